@@ -1,0 +1,192 @@
+"""Every way a request can fail, as one tree of exceptions: raised once here, translated twice elsewhere.
+
+    QuillgateError                      reason                  metadata
+    ├── InvalidRequest                  INVALID_REQUEST         param, code
+    ├── KeyInvalid                      KEY_INVALID
+    ├── PermissionRefused
+    │   ├── ScopeMissing                SCOPE_MISSING           scope
+    │   └── ModelNotAllowed             MODEL_NOT_ALLOWED       model
+    ├── NotFound
+    │   ├── ModelNotFound               MODEL_NOT_FOUND         model
+    │   ├── KeyNotFound                 KEY_NOT_FOUND           key_id
+    │   ├── WorkspaceNotFound           WORKSPACE_NOT_FOUND     workspace_id
+    │   └── ReservationNotFound         RESERVATION_NOT_FOUND   request_id
+    ├── Conflict
+    │   ├── DuplicateRequest            DUPLICATE_REQUEST       request_id
+    │   ├── ReservationClosed           RESERVATION_CLOSED      request_id, state
+    │   └── KeyRevoked                  KEY_REVOKED             key_id
+    ├── AllowanceExhausted              ALLOWANCE_EXHAUSTED     workspace_id, allowance, remaining_messages, reset_time
+    ├── ProviderError
+    │   ├── ProviderRejected            PROVIDER_REJECTED       provider, code, param
+    │   ├── ProviderUnavailable         PROVIDER_UNAVAILABLE    provider
+    │   └── ProviderTimeout             PROVIDER_TIMEOUT        provider
+    ├── DeadlineExceeded                DEADLINE_EXCEEDED
+    └── Overloaded                      OVERLOADED              retry_after_s
+
+Only `rpc/` knows gRPC codes and only the facade knows HTTP; nothing here may import either. The reasons and their
+metadata keys are the ones that `error_reason.proto` documents.
+"""
+
+from typing import ClassVar
+
+
+class QuillgateError(Exception):
+    """A failure that the caller may be told about: `message` and `metadata` must hold no secret, prompt or SQL."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **metadata: str | int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {name: str(value) for name, value in metadata.items()}
+
+
+class InvalidRequest(QuillgateError):
+    """The request can never work as sent; `param` is the path of the offending member, such as `messages[0].role`."""
+
+    reason = "INVALID_REQUEST"
+
+
+class KeyInvalid(QuillgateError):
+    """The key is missing, malformed, unknown, revoked or expired: one message for all, so nothing can be probed."""
+
+    reason = "KEY_INVALID"
+
+    def __init__(self, message: str = "Incorrect API key provided.") -> None:
+        super().__init__(message)
+
+
+class PermissionRefused(QuillgateError):
+    """The key is good but may not do this."""
+
+
+class ScopeMissing(PermissionRefused):
+    """The key lacks the scope that the call needs."""
+
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This key lacks the scope '{scope}' that the call needs.", scope=scope)
+
+
+class ModelNotAllowed(PermissionRefused):
+    """The key has a list of allowed models and the model is not on it."""
+
+    reason = "MODEL_NOT_ALLOWED"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"This key may not use the model `{model}`.", model=model)
+
+
+class NotFound(QuillgateError):
+    """What was named does not exist, or belongs to another workspace: the two are never told apart."""
+
+
+class ModelNotFound(NotFound):
+    """No model with that id is served here."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{model}` does not exist or you do not have access to it.", model=model)
+
+
+class KeyNotFound(NotFound):
+    """No key with that id in a workspace that the caller can see."""
+
+    reason = "KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No key `{key_id}`.", key_id=key_id)
+
+
+class WorkspaceNotFound(NotFound):
+    """No workspace with that id that the caller can see."""
+
+    reason = "WORKSPACE_NOT_FOUND"
+
+    def __init__(self, workspace_id: str) -> None:
+        super().__init__(f"No workspace `{workspace_id}`.", workspace_id=workspace_id)
+
+
+class ReservationNotFound(NotFound):
+    """No reservation with that request id was made through MeteringService in the workspace."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"No reservation `{request_id}`.", request_id=request_id)
+
+
+class Conflict(QuillgateError):
+    """The request contradicts what is already recorded; sending it again cannot help."""
+
+
+class DuplicateRequest(Conflict):
+    """The request id was used before, for another request."""
+
+    reason = "DUPLICATE_REQUEST"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"The request id `{request_id}` was used before.", request_id=request_id)
+
+
+class ReservationClosed(Conflict):
+    """The reservation has ended in another way than the one asked for; a terminal row never changes."""
+
+    reason = "RESERVATION_CLOSED"
+
+    def __init__(self, request_id: str, state: str) -> None:
+        super().__init__(f"The reservation `{request_id}` is already {state}.", request_id=request_id, state=state)
+
+
+class KeyRevoked(Conflict):
+    """The key was revoked, which is final: it can be neither changed nor rotated."""
+
+    reason = "KEY_REVOKED"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"The key `{key_id}` is revoked.", key_id=key_id)
+
+
+class AllowanceExhausted(QuillgateError):
+    """The workspace has too few messages left today; `reset_time` is the next UTC midnight, RFC 3339."""
+
+    reason = "ALLOWANCE_EXHAUSTED"
+
+
+class ProviderError(QuillgateError):
+    """The upstream provider failed. Its own words reach the caller only through ProviderRejected."""
+
+
+class ProviderRejected(ProviderError):
+    """The provider refused the request for a reason that the caller can act on; its text is capped and scrubbed."""
+
+    reason = "PROVIDER_REJECTED"
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider is down, cut the answer, sent nonsense, or refused our own credentials or quota."""
+
+    reason = "PROVIDER_UNAVAILABLE"
+
+
+class ProviderTimeout(ProviderError):
+    """The provider did not answer, or stalled, longer than its limit."""
+
+    reason = "PROVIDER_TIMEOUT"
+
+
+class DeadlineExceeded(QuillgateError):
+    """The caller's own deadline passed first."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Overloaded(QuillgateError):
+    """No capacity or no database right now; `retry_after_s` says when to come back, in whole seconds."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)

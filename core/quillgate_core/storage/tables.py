@@ -1,0 +1,124 @@
+"""The tables, as SQLAlchemy Core sees them. Migrations create them; a test holds the two against each other.
+
+A workspace owns keys, ledger rows and daily rows. A key owns one secret, or two while a rotation overlaps. Every
+request is one `ledger` row; `daily_message_count` is the sum of a workspace's rows of one UTC day and the row that is
+locked to check the allowance.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_NOW = text("clock_timestamp()")
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("workspace_id", Text, primary_key=True, comment="ws_ and 20 base62 characters"),
+    Column("name", Text, nullable=False),
+    Column("daily_message_allowance", BigInteger, comment="messages per UTC day; null: no limit"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("daily_message_allowance >= 0", name="allowance_not_negative"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", Text, primary_key=True, comment="key_ and 20 base62 characters"),
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("allowed_models", ARRAY(Text), nullable=False, comment="empty: every model"),
+    Column("revision", BigInteger, nullable=False, server_default="1", comment="grows with every change of the key"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expire_time", DateTime(timezone=True), comment="null: never"),
+    Column("revoke_time", DateTime(timezone=True), comment="null: not revoked; final once set"),
+    Column("last_used_time", DateTime(timezone=True), comment="written lazily, so up to a minute late"),
+)
+
+key_secrets = Table(
+    "key_secrets",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True, comment="HMAC-SHA-256 of the secret under the pepper, 32 bytes"),
+    Column("key_id", Text, ForeignKey("keys.key_id"), nullable=False, index=True),
+    Column("last4", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expire_time", DateTime(timezone=True), comment="set by a rotation: when this secret stops working"),
+    CheckConstraint("octet_length(digest) = 32", name="digest_length"),
+)
+
+core_instances = Table(
+    "core_instances",
+    metadata,
+    Column("instance_id", Text, primary_key=True, comment="one per core process, made at its start"),
+    Column("start_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("lease_expire_time", DateTime(timezone=True), nullable=False, comment="renewed while the process lives"),
+)
+
+daily_message_count = Table(
+    "daily_message_count",
+    metadata,
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
+    Column("day", Date, primary_key=True, comment="UTC date of the reservations, by the database clock"),
+    Column("message_count", BigInteger, nullable=False, server_default="0", comment="counted messages of ended requests"),
+    Column("held_messages", BigInteger, nullable=False, server_default="0", comment="holds of open reservations"),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0", comment="prompt tokens, cached included"),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0", comment="prompt tokens read from a cache"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("request_count", BigInteger, nullable=False, server_default="0", comment="ended requests that were charged"),
+    CheckConstraint("held_messages >= 0", name="held_not_negative"),
+    postgresql_with={"fillfactor": "50"},
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
+    Column("request_id", Text, primary_key=True, comment="made by the caller; one per request"),
+    Column("day", Date, nullable=False, comment="the daily_message_count row that this row belongs to"),
+    Column("state", Text, nullable=False, comment="open, settled, released or recovered; the last three are final"),
+    Column("key_id", Text, comment="the key that asked; null: metered by an internal service for its own users"),
+    Column("owner", Text, comment="the core instance that serves it; null: reserved through MeteringService"),
+    Column("nonce", BigInteger, nullable=False, comment="tells a repeated step from another request with the same id"),
+    Column("endpoint", Text, nullable=False, comment="such as chat.completions"),
+    Column("model", Text, nullable=False),
+    Column("upstream", Text, nullable=False, server_default="", comment="provider that was asked; empty: not known"),
+    Column("held_messages", BigInteger, nullable=False),
+    Column("counted_messages", BigInteger, nullable=False, server_default="0"),
+    Column("prompt_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("completion_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("usage_source", Text, nullable=False, server_default="", comment="provider, estimate, caller or hold"),
+    Column("usage_clamped", Boolean, nullable=False, server_default="false", comment="the reported usage was insane"),
+    Column("outcome", Text, nullable=False, server_default="", comment="how the request ended"),
+    Column("reserve_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), comment="open rows without owner are recovered after it"),
+    Column("settle_time", DateTime(timezone=True)),
+    CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name="state_known"),
+    Index("ix_ledger_open", "owner", postgresql_where=text("state = 'open'")),
+    Index("ix_ledger_day", "workspace_id", "day"),
+)
