@@ -84,7 +84,9 @@ daily_message_count = Table(
     metadata,
     Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
     Column("day", Date, primary_key=True, comment="UTC date of the reservations, by the database clock"),
-    Column("message_count", BigInteger, nullable=False, server_default="0", comment="counted messages of ended requests"),
+    Column(
+        "message_count", BigInteger, nullable=False, server_default="0", comment="counted messages of ended requests"
+    ),
     Column("held_messages", BigInteger, nullable=False, server_default="0", comment="holds of open reservations"),
     Column("input_tokens", BigInteger, nullable=False, server_default="0", comment="prompt tokens, cached included"),
     Column("cached_tokens", BigInteger, nullable=False, server_default="0", comment="prompt tokens read from a cache"),

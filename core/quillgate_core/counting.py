@@ -1,0 +1,65 @@
+"""What a usage counts, in messages: pure integer arithmetic and nothing else.
+
+    cached_discount  = floor(cached_tokens * 0.5)
+    effective_input  = max(0, prompt_tokens - cached_discount)
+    counted_messages = max(1, ceil((effective_input + completion_tokens) / 16000))
+
+This is the only place that knows the formula. It must not do I/O, use floats, or know where a usage comes from.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+TOKENS_PER_MESSAGE: Final = 16_000
+"""LLM tokens that one message stands for."""
+
+MAX_TOKENS: Final = 10**8
+"""Most tokens that one member of a usage may have; more is a provider's mistake and is clamped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one request used, in LLM tokens; `prompt_tokens` includes the cached ones."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The formula's steps for one usage, so that a bill can be explained."""
+
+    cached_discount: int
+    effective_input: int
+    counted_messages: int
+
+
+def explain(usage: Usage) -> Count:
+    """Count a usage step by step; a usage that is not sane is counted as it stands, never below 1."""
+    cached_discount = usage.cached_tokens // 2
+    effective_input = max(0, usage.prompt_tokens - cached_discount)
+    return Count(cached_discount, effective_input, messages_for_tokens(effective_input + usage.completion_tokens))
+
+
+def counted_messages(usage: Usage) -> int:
+    """Messages that a usage counts, at least 1."""
+    return explain(usage).counted_messages
+
+
+def messages_for_tokens(tokens: int) -> int:
+    """Messages that so many uncached tokens count, at least 1: also the hold for an upper bound of tokens."""
+    return max(1, -(-tokens // TOKENS_PER_MESSAGE))
+
+
+def sane(usage: Usage) -> tuple[Usage, bool]:
+    """Force a reported usage into its ranges, and say whether it had to be clamped.
+
+    Providers do report negative counts, more cached than prompt tokens, and numbers beyond reason; such a usage is
+    charged as far as it makes sense and flagged, because losing the row would be worse.
+    """
+    prompt_tokens = min(max(usage.prompt_tokens, 0), MAX_TOKENS)
+    cached_tokens = min(max(usage.cached_tokens, 0), prompt_tokens)
+    completion_tokens = min(max(usage.completion_tokens, 0), MAX_TOKENS)
+    clamped = Usage(prompt_tokens, cached_tokens, completion_tokens)
+    return clamped, clamped != usage

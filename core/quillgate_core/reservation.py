@@ -1,0 +1,210 @@
+"""The steps of a reservation's life and their answers, as plain values, and what metering needs from storage.
+
+A request is reserved, then settled or released; a caller that knows its usage already records it in one step. Every
+step carries the workspace and the caller's request id, which together make it repeatable. Nothing here does I/O.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Final, Literal, Protocol, TypeAlias
+
+from .counting import Usage
+
+ReservationState: TypeAlias = Literal["open", "settled", "released", "recovered"]
+"""Where a reservation stands; all but open are final."""
+
+UsageSource: TypeAlias = Literal["", "provider", "estimate", "caller", "hold"]
+"""Where a charged usage comes from; empty: nothing was charged."""
+
+LIFETIME_S: Final = 600
+"""How long a reservation without owner may stay open unless its caller says otherwise, in seconds."""
+
+NONCE_BITS: Final = 63
+
+
+def new_nonce() -> int:
+    """Make the number that tells a repeated step from another request with the same id; fits a signed 64-bit column."""
+    return secrets.randbits(NONCE_BITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Set messages of today's allowance aside, before the provider is asked.
+
+    `hold_messages` is an upper bound of what the request can count. When less is left, the hold shrinks to what is
+    left, as long as that is at least `min_hold_messages`. With a `key_id` the key must still be live and its revision
+    the one that the caller saw. `owner` is the core instance that serves the request; without one, the row is
+    recovered after `expire_s` seconds.
+    """
+
+    workspace_id: str
+    request_id: str
+    hold_messages: int
+    min_hold_messages: int = 1
+    key_id: str | None = None
+    key_revision: int | None = None
+    owner: str | None = None
+    expire_s: int = LIFETIME_S
+    endpoint: str = ""
+    model: str = ""
+    upstream: str = ""
+    nonce: int = field(default_factory=new_nonce)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """End a reservation with its usage, on the reservation's day; the usage is clamped where it is not sane.
+
+    `owner` must be exactly the one that reserved (None: reserved through MeteringService). `day` comes from the
+    Reservation and saves a look-up; without it the day is looked up. An empty `upstream` leaves the recorded one.
+    """
+
+    workspace_id: str
+    request_id: str
+    usage: Usage
+    usage_source: UsageSource
+    owner: str | None = None
+    day: date | None = None
+    upstream: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """End a reservation without charge: the provider never gave anything for it.
+
+    With a `nonce` only the row that this very Reserve made is released, which is how an abandoned one is undone.
+    """
+
+    workspace_id: str
+    request_id: str
+    owner: str | None = None
+    day: date | None = None
+    outcome: str = ""
+    nonce: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Count a usage that is already known, in one step, even beyond the allowance: the work has been done."""
+
+    workspace_id: str
+    request_id: str
+    usage: Usage
+    usage_source: UsageSource = "caller"
+    key_id: str | None = None
+    owner: str | None = None
+    endpoint: str = ""
+    model: str = ""
+    upstream: str = ""
+    outcome: str = ""
+    nonce: int = field(default_factory=new_nonce)
+
+
+Step: TypeAlias = Reserve | Settle | Release | Record
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Messages set aside for one request.
+
+    `remaining_messages` is what is left of today's allowance after the hold, None without a limit. `replayed` means
+    that the row was made by another Reserve with the same request id, so this caller must not dispatch anything.
+    """
+
+    workspace_id: str
+    request_id: str
+    day: date
+    held_messages: int
+    state: ReservationState
+    remaining_messages: int | None
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one request was charged, on which day; a released one was charged 0.
+
+    `remaining_messages` is what is left of that day's allowance, at least 0, None without a limit.
+    """
+
+    workspace_id: str
+    request_id: str
+    day: date
+    counted_messages: int
+    usage: Usage
+    usage_source: UsageSource
+    remaining_messages: int | None
+
+
+Outcome: TypeAlias = Reservation | Receipt | Exception
+"""The answer to one step: an exception is an answer too, such as AllowanceExhausted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DailyCount:
+    """One workspace's row of `daily_message_count`: tokens are LLM tokens of ended requests, cached ones included."""
+
+    workspace_id: str
+    day: date
+    message_count: int
+    held_messages: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    request_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What a workspace has left of the running UTC day; allowance and remaining are None without a limit."""
+
+    day: date
+    allowance: int | None
+    remaining_messages: int | None
+    reset_time: datetime
+
+
+class KeyStale(Exception):  # noqa: N818 - an answer, not a failure
+    """The key changed since the caller authenticated: authenticate afresh and reserve again. Never shown to a user."""
+
+
+class Ticket(Protocol):
+    """A step on its way to the ledger."""
+
+    async def outcome(self) -> Outcome:
+        """Wait for the answer, on the loop that submitted; cancelling undoes an owned reserve, anything else lands."""
+
+
+class StepWriter(Protocol):
+    """What applies steps durably, each exactly once."""
+
+    def submit(self, step: Step) -> Ticket:
+        """Queue a step of a coroutine of the running loop; raises Overloaded when there is no room."""
+
+    def post(self, step: Settle | Release) -> None:
+        """Queue the end of a reservation from any thread, without an answer; a refusal is logged."""
+
+
+class DailyStore(Protocol):
+    """Reads of the daily rows; blocking."""
+
+    def daily(self, workspace_id: str, start_day: date | None, end_day: date | None) -> list[DailyCount]:
+        """Rows of the days from `start_day` to `end_day`, newest first."""
+
+    def today(self, workspace_id: str) -> Today:
+        """What is left today, by the database clock; raises WorkspaceNotFound."""
+
+
+class LeaseStore(Protocol):
+    """Leases of core instances and the recovery of rows that nobody will settle; blocking."""
+
+    def renew(self, instance_id: str) -> bool:
+        """Extend the lease; False when there was none that still held."""
+
+    def end(self, instance_id: str) -> None:
+        """Give the lease up, so that rows left open are recovered at once."""
+
+    def recover(self, limit: int) -> int:
+        """Charge the hold of up to `limit` abandoned rows and return how many."""

@@ -1,0 +1,302 @@
+"""Decides what a batch of steps does to the ledger, from what one transaction read under its locks.
+
+Pure folding, in order: two reserves of one workspace in a batch see each other. It must not do I/O; `ledger.py` reads
+the input, writes `inserts`, `ended` and the changed daily rows, and commits before anybody sees an outcome.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final, assert_never
+
+import msgspec
+
+from ..counting import Usage, counted_messages, sane
+from ..errors import (
+    AllowanceExhausted,
+    DuplicateRequest,
+    KeyInvalid,
+    ReservationClosed,
+    ReservationNotFound,
+    WorkspaceNotFound,
+)
+from ..reservation import (
+    KeyStale,
+    Outcome,
+    Receipt,
+    Record,
+    Release,
+    Reservation,
+    ReservationState,
+    Reserve,
+    Settle,
+    Step,
+    UsageSource,
+)
+
+TEXT_LIMIT: Final = 200
+
+
+class LockMissing(Exception):  # noqa: N818 - asks for another attempt, is no failure
+    """A step touches a row whose day was not locked: look the days up and start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What the transaction read about a key; `live`: neither revoked nor expired by the database clock."""
+
+    workspace_id: str
+    revision: int
+    live: bool
+
+
+class LedgerRow(msgspec.Struct):
+    """A row of `ledger`; members are columns, so that a list of rows encodes to the parameter of one statement."""
+
+    workspace_id: str
+    request_id: str
+    day: date
+    state: ReservationState
+    owner: str | None
+    nonce: int
+    held_messages: int
+    counted_messages: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    usage_source: UsageSource = ""
+    key_id: str | None = None
+    endpoint: str = ""
+    model: str = ""
+    upstream: str = ""
+    usage_clamped: bool = False
+    outcome: str = ""
+    expire_time: datetime | None = None
+    is_stored: bool = False
+
+
+class DailyRow(msgspec.Struct):
+    """A locked row of `daily_message_count`: what is used of the allowance, and the changes to add to its columns."""
+
+    workspace_id: str
+    day: date
+    used_messages: int
+    message_count: int = 0
+    held_messages: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    request_count: int = 0
+    is_changed: bool = False
+
+
+class LedgerBatch:
+    """One transaction's worth of steps: `day` and `now` are the database clock's after the locks were taken."""
+
+    def __init__(
+        self,
+        *,
+        now: datetime,
+        day: date,
+        allowances: Mapping[str, int | None],
+        key_states: Mapping[str, KeyState],
+        daily_rows: Iterable[DailyRow],
+        rows: Iterable[LedgerRow],
+    ) -> None:
+        self._now = now
+        self._day = day
+        self._allowances = allowances
+        self._key_states = key_states
+        self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
+        self._rows = {(row.workspace_id, row.request_id): row for row in rows}
+        self.inserts: list[LedgerRow] = []
+        self.ended: list[LedgerRow] = []
+
+    @property
+    def changed_days(self) -> list[DailyRow]:
+        """The daily rows to update, with the sums of their changes."""
+        return [row for row in self._daily_rows.values() if row.is_changed]
+
+    def decide(self, step: Step) -> Outcome:
+        """Answer one step and note its effect; raises LockMissing when the batch must be read again."""
+        if isinstance(step, Reserve):
+            return self._reserve(step)
+        if isinstance(step, Settle):
+            return self._settle(step)
+        if isinstance(step, Release):
+            return self._release(step)
+        if isinstance(step, Record):
+            return self._record(step)
+        assert_never(step)
+
+    def _reserve(self, step: Reserve) -> Reservation | Exception:
+        row = self._rows.get((step.workspace_id, step.request_id))
+        if row is not None:
+            return self._repeated(step, row)
+        refusal = self._refusal(step)
+        if refusal is not None:
+            return refusal
+        daily_row = self._locked(step.workspace_id, self._day)
+        held_messages = step.hold_messages
+        allowance = self._allowances[step.workspace_id]
+        if allowance is not None:
+            left_messages = allowance - daily_row.used_messages
+            if left_messages < step.min_hold_messages:
+                return self._exhausted(step.workspace_id, allowance, max(0, left_messages))
+            held_messages = min(held_messages, left_messages)
+        row = self._new_row(step, state="open", held_messages=held_messages)
+        if step.owner is None:
+            row.expire_time = self._now + timedelta(seconds=step.expire_s)
+        daily_row.held_messages += held_messages
+        daily_row.used_messages += held_messages
+        daily_row.is_changed = True
+        return self._reservation(row, is_replayed=False)
+
+    def _repeated(self, step: Reserve, row: LedgerRow) -> Reservation | Exception:
+        if step.owner is None and row.owner is not None:
+            return DuplicateRequest(step.request_id)
+        return self._reservation(row, is_replayed=row.nonce != step.nonce)
+
+    def _refusal(self, step: Reserve) -> Exception | None:
+        if step.workspace_id not in self._allowances:
+            return WorkspaceNotFound(step.workspace_id)
+        if step.key_id is None:
+            return None
+        key_state = self._key_states.get(step.key_id)
+        if key_state is None or not key_state.live or key_state.workspace_id != step.workspace_id:
+            return KeyInvalid()
+        if step.key_revision is not None and step.key_revision != key_state.revision:
+            return KeyStale()
+        return None
+
+    def _exhausted(self, workspace_id: str, allowance: int, remaining_messages: int) -> AllowanceExhausted:
+        reset_time = f"{self._day + timedelta(days=1)}T00:00:00Z"
+        return AllowanceExhausted(
+            "You exceeded your current quota, please check your plan and billing details. "
+            f"The workspace's allowance is {allowance} messages a day and {remaining_messages} are left; "
+            f"it resets at {reset_time}.",
+            workspace_id=workspace_id,
+            allowance=allowance,
+            remaining_messages=remaining_messages,
+            reset_time=reset_time,
+        )
+
+    def _settle(self, step: Settle) -> Receipt | Exception:
+        row = self._rows.get((step.workspace_id, step.request_id))
+        if row is None or row.owner != step.owner:
+            return ReservationNotFound(step.request_id)
+        if row.state == "open":
+            if step.upstream:
+                row.upstream = plain_text(step.upstream)
+            self._charge(row, step)
+        if row.state != "settled":
+            return ReservationClosed(step.request_id, row.state)
+        return self._receipt(row)
+
+    def _release(self, step: Release) -> Receipt | Exception:
+        row = self._rows.get((step.workspace_id, step.request_id))
+        if row is None or row.owner != step.owner or step.nonce not in (None, row.nonce):
+            return ReservationNotFound(step.request_id)
+        if row.state == "open":
+            self._end(row, state="released", outcome=step.outcome)
+        if row.state != "released":
+            return ReservationClosed(step.request_id, row.state)
+        return self._receipt(row)
+
+    def _record(self, step: Record) -> Receipt | Exception:
+        row = self._rows.get((step.workspace_id, step.request_id))
+        if row is None:
+            if step.workspace_id not in self._allowances:
+                return WorkspaceNotFound(step.workspace_id)
+            row = self._new_row(step, state="open", held_messages=0)
+            self._charge(row, step)
+        if row.state == "open" or row.owner != step.owner:
+            return DuplicateRequest(step.request_id)
+        if row.state != "settled":
+            return ReservationClosed(step.request_id, row.state)
+        return self._receipt(row)
+
+    def _new_row(self, step: Reserve | Record, *, state: ReservationState, held_messages: int) -> LedgerRow:
+        row = LedgerRow(
+            step.workspace_id,
+            step.request_id,
+            self._day,
+            state,
+            step.owner,
+            step.nonce,
+            held_messages,
+            key_id=step.key_id,
+            endpoint=plain_text(step.endpoint),
+            model=plain_text(step.model),
+            upstream=plain_text(step.upstream),
+        )
+        self._rows[step.workspace_id, step.request_id] = row
+        self.inserts.append(row)
+        return row
+
+    def _charge(self, row: LedgerRow, step: Settle | Record) -> None:
+        usage, row.usage_clamped = sane(step.usage)
+        row.counted_messages = counted_messages(usage)
+        row.prompt_tokens = usage.prompt_tokens
+        row.cached_tokens = usage.cached_tokens
+        row.completion_tokens = usage.completion_tokens
+        row.usage_source = step.usage_source
+        daily_row = self._end(row, state="settled", outcome=step.outcome)
+        daily_row.message_count += row.counted_messages
+        daily_row.used_messages += row.counted_messages
+        daily_row.input_tokens += usage.prompt_tokens
+        daily_row.cached_tokens += usage.cached_tokens
+        daily_row.output_tokens += usage.completion_tokens
+        daily_row.request_count += 1
+
+    def _end(self, row: LedgerRow, *, state: ReservationState, outcome: str) -> DailyRow:
+        daily_row = self._locked(row.workspace_id, row.day)
+        daily_row.held_messages -= row.held_messages
+        daily_row.used_messages -= row.held_messages
+        daily_row.is_changed = True
+        row.state = state
+        row.outcome = plain_text(outcome)
+        if row.is_stored:
+            self.ended.append(row)
+        return daily_row
+
+    def _locked(self, workspace_id: str, day: date) -> DailyRow:
+        daily_row = self._daily_rows.get((workspace_id, day))
+        if daily_row is None:
+            raise LockMissing
+        return daily_row
+
+    def _remaining_messages(self, workspace_id: str, day: date) -> int | None:
+        allowance = self._allowances[workspace_id]
+        if allowance is None:
+            return None
+        return max(0, allowance - self._locked(workspace_id, day).used_messages)
+
+    def _reservation(self, row: LedgerRow, *, is_replayed: bool) -> Reservation:
+        return Reservation(
+            row.workspace_id,
+            row.request_id,
+            row.day,
+            row.held_messages,
+            row.state,
+            self._remaining_messages(row.workspace_id, self._day),
+            is_replayed,
+        )
+
+    def _receipt(self, row: LedgerRow) -> Receipt:
+        return Receipt(
+            row.workspace_id,
+            row.request_id,
+            row.day,
+            row.counted_messages,
+            Usage(row.prompt_tokens, row.cached_tokens, row.completion_tokens),
+            row.usage_source,
+            self._remaining_messages(row.workspace_id, row.day),
+        )
+
+
+def plain_text(text: str) -> str:
+    """Make a text safe to store: at most 200 characters, none of them a control character, NUL or a surrogate."""
+    if len(text) <= TEXT_LIMIT and text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_LIMIT])

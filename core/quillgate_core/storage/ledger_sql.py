@@ -1,0 +1,101 @@
+"""The ledger's statements, each prepared once per connection; constants only.
+
+Every transaction runs them in this order: make missing daily rows, lock the daily rows in sorted order, then read
+everything else. Under READ COMMITTED each statement sees what was committed before it began, so what is read after the
+locks is what the locks protect. `clock_timestamp()` is replaced where a test brings its own clock; `now()` would be the
+transaction's start and is never used.
+"""
+
+from typing import Final
+
+SESSION: Final = b"""
+SET timezone = 'UTC';
+SET application_name = 'quillgate writer';
+SET statement_timeout = '2s';
+SET lock_timeout = '1s';
+SET idle_in_transaction_session_timeout = '5s';
+SET jit = off;
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off
+"""
+"""Settings of the writer's connection. The planner is kept to index look-ups: a plan that was made while the ledger was
+small must not scan it once it is large."""
+
+TODAY: Final = "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date"
+
+ENSURE_DAILY_ROWS: Final = b"""
+INSERT INTO daily_message_count (workspace_id, day)
+SELECT w.workspace_id, %s FROM workspaces w WHERE w.workspace_id = ANY(%s) ORDER BY w.workspace_id
+ON CONFLICT DO NOTHING
+"""
+
+LOCK_DAILY_ROWS: Final = b"""
+SELECT d.workspace_id, d.day, d.message_count + d.held_messages
+FROM unnest(%s::text[], %s::date[]) AS k(workspace_id, day) JOIN daily_message_count d USING (workspace_id, day)
+ORDER BY d.workspace_id, d.day
+FOR UPDATE OF d
+"""
+
+READ_WORKSPACES: Final = """
+SELECT c.now, (c.now AT TIME ZONE 'UTC')::date, w.workspace_id, w.daily_message_allowance
+FROM (SELECT clock_timestamp() AS now OFFSET 0) c LEFT JOIN workspaces w ON w.workspace_id = ANY(%s)
+"""
+
+READ_KEYS: Final = """
+SELECT key_id, workspace_id, revision,
+       revoke_time IS NULL AND (expire_time IS NULL OR expire_time > clock_timestamp())
+FROM keys WHERE key_id = ANY(%s)
+"""
+
+READ_ROWS: Final = b"""
+SELECT l.workspace_id, l.request_id, l.day, l.state, l.owner, l.nonce, l.held_messages, l.counted_messages,
+       l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source
+FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id) JOIN ledger l USING (workspace_id, request_id)
+"""
+
+FIND_DAYS: Final = b"""
+SELECT l.workspace_id, l.day
+FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id) JOIN ledger l USING (workspace_id, request_id)
+"""
+
+INSERT_ROWS: Final = b"""
+INSERT INTO ledger (
+    workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens, cached_tokens,
+    completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome, expire_time,
+    reserve_time, settle_time
+)
+SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
+FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::text::json) AS r(
+    workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
+    counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint, usage_source text,
+    key_id text, endpoint text, model text, upstream text, usage_clamped boolean, outcome text, expire_time timestamptz
+)
+"""
+
+END_ROWS: Final = b"""
+UPDATE ledger l
+SET state = r.state, counted_messages = r.counted_messages, prompt_tokens = r.prompt_tokens,
+    cached_tokens = r.cached_tokens, completion_tokens = r.completion_tokens, usage_source = r.usage_source,
+    upstream = CASE WHEN r.upstream = '' THEN l.upstream ELSE r.upstream END,
+    usage_clamped = r.usage_clamped, outcome = r.outcome, settle_time = %s
+FROM json_to_recordset(%s::text::json) AS r(
+    workspace_id text, request_id text, state text, counted_messages bigint, prompt_tokens bigint,
+    cached_tokens bigint, completion_tokens bigint, usage_source text, upstream text, usage_clamped boolean,
+    outcome text
+)
+WHERE l.workspace_id = r.workspace_id AND l.request_id = r.request_id AND l.state = 'open'
+"""
+
+UPDATE_DAILY_ROWS: Final = b"""
+UPDATE daily_message_count d
+SET message_count = d.message_count + r.message_count, held_messages = d.held_messages + r.held_messages,
+    input_tokens = d.input_tokens + r.input_tokens, cached_tokens = d.cached_tokens + r.cached_tokens,
+    output_tokens = d.output_tokens + r.output_tokens, request_count = d.request_count + r.request_count
+FROM json_to_recordset(%s::text::json) AS r(
+    workspace_id text, day date, message_count bigint, held_messages bigint, input_tokens bigint,
+    cached_tokens bigint, output_tokens bigint, request_count bigint
+)
+WHERE d.workspace_id = r.workspace_id AND d.day = r.day
+"""

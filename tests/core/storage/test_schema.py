@@ -1,0 +1,69 @@
+"""The schema: migrations build exactly what `tables.py` says, once, and never run against a newer database."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from quillgate_core.storage.engine import make_engine
+from quillgate_core.storage.schema import migrate
+from quillgate_core.storage.startup import StartupError
+from quillgate_core.storage.tables import metadata
+from sqlalchemy import CheckConstraint, Engine, inspect, text
+
+
+def test_migrated_schema_equals_the_tables(engine: Engine) -> None:
+    """The migrations leave no table, column, type, default, comment, index or foreign key that `tables.py` lacks."""
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrated_checks_and_indexes_equal_the_tables(engine: Engine) -> None:
+    """Check constraints and index names, which the comparison above does not see, are the same too."""
+    inspector = inspect(engine)
+    for table in metadata.sorted_tables:
+        wanted = {str(check.name) for check in table.constraints if isinstance(check, CheckConstraint)}
+        assert {check["name"] for check in inspector.get_check_constraints(table.name)} == wanted
+        assert {index["name"] for index in inspector.get_indexes(table.name)} == {
+            str(index.name) for index in table.indexes
+        }
+
+
+def test_daily_rows_leave_room_for_updates_in_place(engine: Engine) -> None:
+    """The hottest table keeps half of each page free, so that its counters are updated without touching an index."""
+    with engine.connect() as connection:
+        query = text("SELECT reloptions FROM pg_class WHERE relname = 'daily_message_count'")
+        assert connection.execute(query).scalar_one() == ["fillfactor=50"]
+
+
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
+    """A second start finds the schema as it is and keeps the data."""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO workspaces (workspace_id, name) VALUES ('ws_1', 'kept')"))
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT name FROM workspaces")).scalars().all() == ["kept"]
+
+
+def test_two_cores_may_migrate_at_once(empty_database_url: str) -> None:
+    """Of two processes that start on an empty database, one migrates, the other waits, and both succeed."""
+    engines = [make_engine(empty_database_url) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(migrate, engine) for engine in engines]:
+            done.result(timeout=60)
+    with engines[0].connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+    for engine in engines:
+        engine.dispose()
+
+
+def test_newer_schema_is_refused(engine: Engine) -> None:
+    """A database that a newer release has migrated is left alone, and the error names the revision."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StartupError, match="revision 9999 is not known"):
+        migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
