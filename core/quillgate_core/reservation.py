@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Literal, Protocol, TypeAlias
 
-from .counting import Usage
+from quillgate_core.counting import Usage
 
 ReservationState: TypeAlias = Literal["open", "settled", "released", "recovered"]
 """Where a reservation stands; all but open are final."""

@@ -8,6 +8,7 @@ kept as it is, for what providers send) and how they write (lossless, or as an a
 client libraries insist on).
 """
 
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,7 +22,9 @@ from quillgate_codec.json_error import JsonError
 MessageT = TypeVar("MessageT", bound=Message)
 
 MAX_DEPTH = 64
-"""The deepest nesting of arrays and objects that a strict codec accepts."""
+"""The deepest nesting of arrays and objects that is read, an object without nested ones being 1 deep."""
+
+_SHORT_TEXT = 4096
 
 _loads = msgspec.json.Decoder().decode
 _dumps = msgspec.json.Encoder().encode
@@ -36,32 +39,36 @@ class Codec(Generic[MessageT]):
         descriptor = mapping.descriptor_of(message_class)
         self._fill = DecoderSet(lenient=lenient).fill(descriptor)
         self._encode = EncoderSet(answers=answers).encode(descriptor)
-        self._members = frozenset(field.name for field in descriptor.fields) - {mapping.EXTRA}
+        self._empty = {field.name: mapping.empty_value(field) for field in descriptor.fields}
+        self._empty.pop(mapping.EXTRA, None)
 
     def from_json(self, data: bytes) -> MessageT:
-        """Reads UTF-8 JSON text; raises JsonError, in strict codecs also for NUL characters and depth over MAX_DEPTH."""
+        """Reads UTF-8 JSON text; raises JsonError, also for depth over MAX_DEPTH and, if strict, for NUL characters."""
         value = load_json(data)
-        if not self._lenient:
-            check_value(data, value)
+        check_value(data, value, refuse_nul=not self._lenient)
         return self.from_value(value)
 
     def from_value(self, value: Any) -> MessageT:
-        """Reads what a JSON decoder returned; raises JsonError."""
+        """Reads what load_json returned, without the checks of depth and NUL; raises JsonError."""
         message = self._class()
         self._fill(message, value)
         return message
 
     def to_json(self, message: MessageT) -> bytes:
         """Writes UTF-8 JSON text; raises JsonError when raw bytes in the message are not JSON."""
-        return _dumps(self._encode(message))
+        try:
+            return _dumps(self._encode(message))
+        except RecursionError:
+            raise JsonError("its raw JSON is nested too deeply", code="invalid_value") from None
 
     def to_value(self, message: MessageT) -> Any:
         """Returns what a JSON encoder takes; raises JsonError when raw bytes in the message are not JSON."""
         return self._encode(message)
 
     def check_extra(self, message: MessageT) -> None:
-        """Raises JsonError when `extra_json` holds a member that has a field, other than as null, [] or {}.
+        """Raises JsonError when `extra_json` holds a member that has a field, other than what the field cannot hold.
 
+        That is null, and the empty array of a list and the empty object of a map.
         A gRPC caller could otherwise set `max_tokens` where no code looks for it.
         """
         extra: bytes = getattr(message, mapping.EXTRA)
@@ -71,7 +78,7 @@ class Codec(Generic[MessageT]):
         if type(value) is not dict:
             raise JsonError("it must be a JSON object", code="invalid_value", path=mapping.EXTRA)
         for name, item in value.items():
-            if name in self._members and item is not None and item != [] and item != {}:
+            if name in self._empty and item is not None and item != self._empty[name]:
                 raise JsonError(f"`{name}` has a field of its own", code="invalid_value", path=mapping.EXTRA)
 
 
@@ -87,29 +94,42 @@ def load_json(data: bytes) -> Any:
         raise JsonError(str(error).removeprefix("JSON is malformed: "), code="invalid_json") from None
 
 
-def check_value(data: bytes, value: Any) -> None:
-    """Raises JsonError when the decoded text nests deeper than MAX_DEPTH or has a NUL character in a string."""
-    deep = data.count(b"{") + data.count(b"[") > MAX_DEPTH
-    nul = b"\\u0000" in data
-    if not deep and not nul:
+def check_value(data: bytes, value: Any, *, refuse_nul: bool) -> None:
+    """Raises JsonError when the decoded text nests deeper than MAX_DEPTH or, if asked, has a NUL in a string or a name.
+
+    Brackets and escapes in short text are counted first, which settles nearly every chunk; in long text counting costs
+    more than walking the value.
+    """
+    if len(data) < _SHORT_TEXT and data.count(b"{") + data.count(b"[") <= MAX_DEPTH and b"\\u0000" not in data:
         return
     level = [value]
     for _ in range(MAX_DEPTH):
-        if nul and any(_has_nul(node) for node in level):
-            raise JsonError("strings must not contain NUL characters", code="invalid_json")
-        level = [child for node in level for child in _children(node) if type(child) in (dict, list)]
+        level = _next_level(level, refuse_nul=refuse_nul)
         if not level:
             return
     raise JsonError(f"it is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
 
 
-def _children(node: Any) -> Any:
-    if type(node) is dict:
-        return node.values()
-    return node if type(node) is list else ()
+def _next_level(level: list[Any], *, refuse_nul: bool) -> list[Any]:
+    """Returns the arrays and objects within those of a level."""
+    below = []
+    for node in level:
+        if type(node) is dict:
+            children = node.values()
+            if refuse_nul:
+                _check_no_nul(node)
+        else:
+            children = node if type(node) is list else ()
+        for child in children:
+            kind = type(child)
+            if kind is dict or kind is list:
+                below.append(child)
+            elif refuse_nul and kind is str:
+                _check_no_nul((child,))
+    return below
 
 
-def _has_nul(node: Any) -> bool:
-    if type(node) is dict and any("\0" in key for key in node):
-        return True
-    return any(type(child) is str and "\0" in child for child in _children(node))
+def _check_no_nul(strings: Iterable[str]) -> None:
+    for string in strings:
+        if "\0" in string:
+            raise JsonError("strings must not contain NUL characters", code="invalid_json")

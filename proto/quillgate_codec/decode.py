@@ -1,8 +1,8 @@
 """Compiles, once per message type, functions that fill a message from decoded JSON.
 
-What a field cannot hold exactly goes into `extra_json`: unknown members, nulls, empty arrays and empty objects. A
-member of the wrong kind raises JsonError in strict decoders (what clients send) and goes into `extra_json` as it is in
-lenient ones (what providers send).
+What a field cannot hold exactly goes into `extra_json`: unknown members, nulls, and the empty arrays and objects that a
+list or a map cannot tell from absent. A member of the wrong kind raises JsonError in strict decoders (what clients send)
+and goes into `extra_json` as it is in lenient ones (what providers send).
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ _dumps = msgspec.json.Encoder().encode
 
 #: Fills the message (first argument) from the decoded JSON value (second) or raises JsonError.
 Fill = Callable[[Any, Any], None]
-#: Sets one member of the parent message from a value that is neither null nor empty.
-SetMember = Callable[[Any, Any], None]
+#: Sets one member of the parent message (first argument) from a value other than null (second). Returns False when the
+#: value is right but the field cannot hold it exactly; raises JsonError when it is wrong.
+SetMember = Callable[[Any, Any], bool]
 
 _EXACT_TYPES: dict[str, type] = {"string": str, "boolean": bool, "integer": int}
-_EMPTY: tuple[Any, ...] = ([], {})
 
 
 class DecoderSet:
@@ -76,10 +76,7 @@ class DecoderSet:
                         setattr(message, name, item)
                         continue
                     setter = setters.get(name)
-                    if setter is not None and item is not None and item not in _EMPTY:
-                        setter(message, item)
-                        continue
-                    if setter is not None and item is not None and _fills_when_empty(message, name, setter, item):
+                    if setter is not None and item is not None and setter(message, item):
                         continue
                 except JsonError as error:
                     if not lenient:
@@ -110,29 +107,31 @@ class DecoderSet:
     def _scalar_member(self, field: FieldDescriptor) -> SetMember:
         name, convert = field.name, _converter(field, lenient=self._lenient)
 
-        def set_scalar(message: Any, item: Any) -> None:
+        def set_scalar(message: Any, item: Any) -> bool:
             setattr(message, name, convert(item))
+            return True
 
         return set_scalar
 
     def _message_member(self, field: FieldDescriptor) -> SetMember:
         name, fill = field.name, self.fill(field.message_type)
 
-        def set_message(message: Any, item: Any) -> None:
+        def set_message(message: Any, item: Any) -> bool:
             child = getattr(message, name)
-            child.SetInParent()
+            child.SetInParent()  # an empty value is held exactly: a set message without fields
             fill(child, item)
+            return True
 
-        set_message.takes_empty = True  # type: ignore[attr-defined]  # {} and [] are exact: a set message without fields
         return set_message
 
     def _list_member(self, field: FieldDescriptor) -> SetMember:
         name, append = field.name, self._append(field)
 
-        def set_list(message: Any, item: Any) -> None:
+        def set_list(message: Any, item: Any) -> bool:
             if type(item) is not list:
                 raise wrong_type(("array",), item)
             append(getattr(message, name), item)
+            return bool(item)
 
         return set_list
 
@@ -165,7 +164,7 @@ class DecoderSet:
         name = field.name
         convert = _converter(field.message_type.fields_by_name["value"], lenient=self._lenient)
 
-        def set_map(message: Any, item: Any) -> None:
+        def set_map(message: Any, item: Any) -> bool:
             if type(item) is not dict:
                 raise wrong_type(("object",), item)
             target = getattr(message, name)
@@ -174,6 +173,7 @@ class DecoderSet:
                     target[key] = convert(value)
                 except JsonError as error:
                     raise error.within(key) from None
+            return bool(item)
 
         return set_map
 
@@ -203,21 +203,13 @@ class DecoderSet:
         return fill
 
 
-def _fills_when_empty(message: Any, name: str, setter: SetMember, item: Any) -> bool:
-    """Sets a member that is an empty array or object where the field can tell that from absent."""
-    if getattr(setter, "takes_empty", False):
-        setter(message, item)
-        return True
-    return False
-
-
 def _raw_member(field: FieldDescriptor) -> SetMember:
     name = field.name
 
-    def set_raw(message: Any, item: Any) -> None:
+    def set_raw(message: Any, item: Any) -> bool:
         setattr(message, name, _dumps(item))
+        return True
 
-    set_raw.takes_empty = True  # type: ignore[attr-defined]
     return set_raw
 
 

@@ -1,6 +1,7 @@
 """Compiles, once per message type, functions that turn a message into values ready for a JSON encoder."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -58,7 +59,10 @@ class EncoderSet:
                     extra = item
                     continue
                 name, convert = known
-                value[name] = item if convert is None else convert(item)
+                try:
+                    value[name] = item if convert is None else convert(item)
+                except JsonError as error:
+                    raise error.within(name) from None
             if extra is not None:
                 for name, item in _extra_members(extra).items():
                     value.setdefault(name, item)
@@ -100,18 +104,25 @@ def _scalar(field: FieldDescriptor) -> Encode | None:
 
 def _number(value: float) -> float | int:
     """Whole numbers lose the `.0` that a client never wrote; JSON knows no difference."""
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if value.is_integer():
+        return int(value) if abs(value) < 2**53 else value
+    if isfinite(value):
+        return value
+    raise JsonError("it must be a finite number", code="invalid_value")
 
 
 def _raw_value(data: bytes) -> Any:
     try:
         return _loads(data)
-    except (ValueError, RecursionError) as error:
-        raise JsonError(f"a raw field holds no JSON value: {error}", code="invalid_value") from None
+    except (ValueError, RecursionError):
+        raise JsonError("it must be JSON text", code="invalid_value") from None
 
 
 def _extra_members(data: bytes) -> dict[str, Any]:
-    value = _raw_value(data)
+    try:
+        value = _raw_value(data)
+    except JsonError as error:
+        raise error.within(mapping.EXTRA) from None
     if type(value) is not dict:
-        raise JsonError(f"{mapping.EXTRA} must be a JSON object", code="invalid_value", path=mapping.EXTRA)
+        raise JsonError("it must be a JSON object", code="invalid_value", path=mapping.EXTRA)
     return value

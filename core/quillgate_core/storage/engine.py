@@ -25,8 +25,10 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 POOL_RECYCLE_S = 1_800
 
 
-def make_engine(database_url: str, *, pool_size: int = POOL_SIZE) -> Engine:
+def make_engine(database_url: str, *, pool_size: int = POOL_SIZE, pool_wait_s: float = POOL_WAIT_S) -> Engine:
     """Make the engine for a `postgresql://` or `postgres://` URL; opens no connection yet.
+
+    `pool_wait_s` is how long a caller waits for one of the `pool_size` connections.
 
     Raises StartupError, without repeating the URL (it may hold a password), if that is not a PostgreSQL URL.
     """
@@ -34,7 +36,7 @@ def make_engine(database_url: str, *, pool_size: int = POOL_SIZE) -> Engine:
         _driver_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=POOL_WAIT_S,
+        pool_timeout=pool_wait_s,
         pool_pre_ping=True,
         pool_recycle=POOL_RECYCLE_S,
         pool_use_lifo=True,

@@ -11,8 +11,8 @@ from typing import Final, assert_never
 
 import msgspec
 
-from ..counting import Usage, counted_messages, sane
-from ..errors import (
+from quillgate_core.counting import Usage, counted_messages, sane
+from quillgate_core.errors import (
     AllowanceExhausted,
     DuplicateRequest,
     KeyInvalid,
@@ -20,7 +20,7 @@ from ..errors import (
     ReservationNotFound,
     WorkspaceNotFound,
 )
-from ..reservation import (
+from quillgate_core.reservation import (
     KeyStale,
     Outcome,
     Receipt,
@@ -103,14 +103,19 @@ class LedgerBatch:
         daily_rows: Iterable[DailyRow],
         rows: Iterable[LedgerRow],
     ) -> None:
-        self._now = now
-        self._day = day
+        self.now = now
+        self.day = day
         self._allowances = allowances
         self._key_states = key_states
         self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
         self._rows = {(row.workspace_id, row.request_id): row for row in rows}
         self.inserts: list[LedgerRow] = []
         self.ended: list[LedgerRow] = []
+
+    @property
+    def locked_days(self) -> set[tuple[str, date]]:
+        """Workspaces and days whose daily rows exist and are locked."""
+        return set(self._daily_rows)
 
     @property
     def changed_days(self) -> list[DailyRow]:
@@ -136,7 +141,7 @@ class LedgerBatch:
         refusal = self._refusal(step)
         if refusal is not None:
             return refusal
-        daily_row = self._locked(step.workspace_id, self._day)
+        daily_row = self._locked(step.workspace_id, self.day)
         held_messages = step.hold_messages
         allowance = self._allowances[step.workspace_id]
         if allowance is not None:
@@ -146,7 +151,7 @@ class LedgerBatch:
             held_messages = min(held_messages, left_messages)
         row = self._new_row(step, state="open", held_messages=held_messages)
         if step.owner is None:
-            row.expire_time = self._now + timedelta(seconds=step.expire_s)
+            row.expire_time = self.now + timedelta(seconds=step.expire_s)
         daily_row.held_messages += held_messages
         daily_row.used_messages += held_messages
         daily_row.is_changed = True
@@ -170,7 +175,7 @@ class LedgerBatch:
         return None
 
     def _exhausted(self, workspace_id: str, allowance: int, remaining_messages: int) -> AllowanceExhausted:
-        reset_time = f"{self._day + timedelta(days=1)}T00:00:00Z"
+        reset_time = f"{self.day + timedelta(days=1)}T00:00:00Z"
         return AllowanceExhausted(
             "You exceeded your current quota, please check your plan and billing details. "
             f"The workspace's allowance is {allowance} messages a day and {remaining_messages} are left; "
@@ -220,7 +225,7 @@ class LedgerBatch:
         row = LedgerRow(
             step.workspace_id,
             step.request_id,
-            self._day,
+            self.day,
             state,
             step.owner,
             step.nonce,
@@ -279,7 +284,7 @@ class LedgerBatch:
             row.day,
             row.held_messages,
             row.state,
-            self._remaining_messages(row.workspace_id, self._day),
+            self._remaining_messages(row.workspace_id, self.day),
             is_replayed,
         )
 

@@ -1,7 +1,7 @@
 """The ledger's statements, each prepared once per connection; constants only.
 
-Every transaction runs them in this order: make missing daily rows, lock the daily rows in sorted order, then read
-everything else. Under READ COMMITTED each statement sees what was committed before it began, so what is read after the
+Every transaction runs them in this order: make missing daily rows, lock the daily rows in sorted order, read everything
+else, write. Under READ COMMITTED each statement sees what was committed before it began, so what is read after the
 locks is what the locks protect. `clock_timestamp()` is replaced where a test brings its own clock; `now()` would be the
 transaction's start and is never used.
 """
@@ -9,19 +9,14 @@ transaction's start and is never used.
 from typing import Final
 
 SESSION: Final = b"""
-SET timezone = 'UTC';
 SET application_name = 'quillgate writer';
-SET statement_timeout = '2s';
-SET lock_timeout = '1s';
-SET idle_in_transaction_session_timeout = '5s';
 SET jit = off;
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off;
 SET enable_hashjoin = off;
 SET enable_mergejoin = off
 """
-"""Settings of the writer's connection. The planner is kept to index look-ups: a plan that was made while the ledger was
-small must not scan it once it is large."""
+"""Settings of the writer's connection beside those of every connection."""
 
 TODAY: Final = "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date"
 
@@ -33,10 +28,11 @@ ON CONFLICT DO NOTHING
 
 LOCK_DAILY_ROWS: Final = b"""
 SELECT d.workspace_id, d.day, d.message_count + d.held_messages
-FROM unnest(%s::text[], %s::date[]) AS k(workspace_id, day) JOIN daily_message_count d USING (workspace_id, day)
-ORDER BY d.workspace_id, d.day
-FOR UPDATE OF d
+FROM unnest(%s::text[], %s::date[]) AS k(workspace_id, day), LATERAL (
+    SELECT * FROM daily_message_count d WHERE d.workspace_id = k.workspace_id AND d.day = k.day FOR UPDATE
+) d
 """
+"""Locks in the order of the parameters, which the caller sorts."""
 
 READ_WORKSPACES: Final = """
 SELECT c.now, (c.now AT TIME ZONE 'UTC')::date, w.workspace_id, w.daily_message_allowance
@@ -52,43 +48,46 @@ FROM keys WHERE key_id = ANY(%s)
 READ_ROWS: Final = b"""
 SELECT l.workspace_id, l.request_id, l.day, l.state, l.owner, l.nonce, l.held_messages, l.counted_messages,
        l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source
-FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id) JOIN ledger l USING (workspace_id, request_id)
+FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
+    SELECT * FROM ledger l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
+) l
 """
 
 FIND_DAYS: Final = b"""
 SELECT l.workspace_id, l.day
-FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id) JOIN ledger l USING (workspace_id, request_id)
+FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
+    SELECT * FROM ledger l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
+) l
 """
 
-INSERT_ROWS: Final = b"""
-INSERT INTO ledger (
-    workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens, cached_tokens,
-    completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome, expire_time,
-    reserve_time, settle_time
+WRITE: Final = b"""
+WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
+    INSERT INTO ledger (
+        workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens, cached_tokens,
+        completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome, expire_time,
+        reserve_time, settle_time
+    )
+    SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
+    FROM p, json_to_recordset(%s::text::json) AS r(
+        workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
+        counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint, usage_source text,
+        key_id text, endpoint text, model text, upstream text, usage_clamped boolean, outcome text, expire_time timestamptz
+    )
+), ended AS (
+    UPDATE ledger l
+    SET state = r.state, counted_messages = r.counted_messages, prompt_tokens = r.prompt_tokens,
+        cached_tokens = r.cached_tokens, completion_tokens = r.completion_tokens, usage_source = r.usage_source,
+        upstream = CASE WHEN r.upstream = '' THEN l.upstream ELSE r.upstream END,
+        usage_clamped = r.usage_clamped, outcome = r.outcome, settle_time = p.now
+    FROM p, json_to_recordset(%s::text::json) AS r(
+        workspace_id text, request_id text, state text, counted_messages bigint, prompt_tokens bigint,
+        cached_tokens bigint, completion_tokens bigint, usage_source text, upstream text, usage_clamped boolean,
+        outcome text
+    ), LATERAL (
+        SELECT k.ctid FROM ledger k WHERE k.workspace_id = r.workspace_id AND k.request_id = r.request_id OFFSET 0
+    ) k
+    WHERE l.ctid = k.ctid AND l.state = 'open'
 )
-SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::text::json) AS r(
-    workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
-    counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint, usage_source text,
-    key_id text, endpoint text, model text, upstream text, usage_clamped boolean, outcome text, expire_time timestamptz
-)
-"""
-
-END_ROWS: Final = b"""
-UPDATE ledger l
-SET state = r.state, counted_messages = r.counted_messages, prompt_tokens = r.prompt_tokens,
-    cached_tokens = r.cached_tokens, completion_tokens = r.completion_tokens, usage_source = r.usage_source,
-    upstream = CASE WHEN r.upstream = '' THEN l.upstream ELSE r.upstream END,
-    usage_clamped = r.usage_clamped, outcome = r.outcome, settle_time = %s
-FROM json_to_recordset(%s::text::json) AS r(
-    workspace_id text, request_id text, state text, counted_messages bigint, prompt_tokens bigint,
-    cached_tokens bigint, completion_tokens bigint, usage_source text, upstream text, usage_clamped boolean,
-    outcome text
-)
-WHERE l.workspace_id = r.workspace_id AND l.request_id = r.request_id AND l.state = 'open'
-"""
-
-UPDATE_DAILY_ROWS: Final = b"""
 UPDATE daily_message_count d
 SET message_count = d.message_count + r.message_count, held_messages = d.held_messages + r.held_messages,
     input_tokens = d.input_tokens + r.input_tokens, cached_tokens = d.cached_tokens + r.cached_tokens,
@@ -96,6 +95,9 @@ SET message_count = d.message_count + r.message_count, held_messages = d.held_me
 FROM json_to_recordset(%s::text::json) AS r(
     workspace_id text, day date, message_count bigint, held_messages bigint, input_tokens bigint,
     cached_tokens bigint, output_tokens bigint, request_count bigint
-)
-WHERE d.workspace_id = r.workspace_id AND d.day = r.day
+), LATERAL (
+    SELECT k.ctid FROM daily_message_count k WHERE k.workspace_id = r.workspace_id AND k.day = r.day OFFSET 0
+) k
+WHERE d.ctid = k.ctid
 """
+"""Everything that a batch changes, in one statement: new ledger rows, ended ones, and the daily rows' sums."""

@@ -1,0 +1,210 @@
+"""The composition root: from a Config to a running core and back. The only file that names concrete classes."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from quillgate.v1 import (
+    completion_service_pb2_grpc,
+    key_service_pb2_grpc,
+    metering_service_pb2_grpc,
+    model_service_pb2_grpc,
+    workspace_service_pb2_grpc,
+)
+
+from quillgate_core.catalogue import Catalogue
+from quillgate_core.catalogue_file import ECHO
+from quillgate_core.completions import Completions
+from quillgate_core.config import Config
+from quillgate_core.errors import QuillgateError
+from quillgate_core.keys import DEFAULT_SCOPES, Keys
+from quillgate_core.metering import Metering
+from quillgate_core.principal import PLATFORM_ADMIN, Principal
+from quillgate_core.providers.echo import Echo
+from quillgate_core.providers.openai_compatible import OpenAICompatible
+from quillgate_core.rpc.capacity import Capacity
+from quillgate_core.rpc.completion_service import CompletionService
+from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
+from quillgate_core.rpc.interceptor import CallInterceptor
+from quillgate_core.rpc.key_service import KeyService
+from quillgate_core.rpc.metering_service import MeteringService
+from quillgate_core.rpc.model_service import ModelService
+from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.storage.database import Database
+from quillgate_core.storage.daily_store import SqlDailyStore
+from quillgate_core.storage.key_store import PostgresKeyStore
+from quillgate_core.storage.lease_store import SqlLeaseStore
+from quillgate_core.storage.ledger import Ledger, connect_ledger
+from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
+from quillgate_core.storage.writer import GroupedWriter
+from quillgate_core.upstream import ChatProvider
+from quillgate_core.workspaces import Workspaces
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 40 * 1024 * 1024
+MAX_METADATA_BYTES = 16 * 1024
+CAPACITY_WAIT_S = 0.1
+DATABASE_THREADS = 8
+LEASE_RENEW_S = 10.0
+RECOVER_S = 5.0
+LAST_USED_FLUSH_S = 30.0
+WRITER_CLOSE_S = 10.0
+
+SERVICES = (
+    "quillgate.v1.CompletionService",
+    "quillgate.v1.KeyService",
+    "quillgate.v1.MeteringService",
+    "quillgate.v1.ModelService",
+    "quillgate.v1.WorkspaceService",
+)
+
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Core:
+    """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
+        self._writer = GroupedWriter(connect=partial(connect_ledger, database.url), ledger=Ledger())
+        self.metering = Metering(
+            writer=self._writer,
+            daily_store=SqlDailyStore(database.engine),
+            lease_store=SqlLeaseStore(database.engine),
+            instance_id=f"core_{uuid.uuid4().hex}",
+        )
+        self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
+        self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
+        self._providers = _providers(config)
+        self._catalogue = Catalogue(config.catalogue.models, providers=self._providers)
+        self._health = health.aio.HealthServicer()
+        self._interceptor = CallInterceptor(
+            self.keys,
+            self._threads,
+            completions=Capacity(config.max_completions, wait_s=CAPACITY_WAIT_S),
+            admin=Capacity(config.max_admin_calls, wait_s=CAPACITY_WAIT_S),
+        )
+        self._local = InProcessServer(self._interceptor)
+        self._server: grpc.aio.Server | None = None
+        self._chores: list[asyncio.Task[None]] = []
+        self.channel = InProcessChannel(self._local)
+        self.address = ""
+
+    async def start(self) -> None:
+        """Starts the writer, the lease, the chores and the gRPC server; raises OSError if its address is taken."""
+        self._writer.start()
+        await self._blocking(self.metering.renew_lease)
+        self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
+        for server in (self._server, self._local):
+            self._add_services(server)
+        self.address = await self._listen(self._server)
+        self._chores = [
+            asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
+            asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
+            asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
+        ]
+
+    async def drain(self) -> None:
+        """Says through the health service that no new requests should come; those that come are still served."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Lets running RPCs finish for `grace_s` seconds, cancels the rest, and lands every settlement."""
+        await self.drain()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        for provider in self._providers.values():
+            await provider.close()
+        await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
+        await self._once(self.keys.flush_last_used)
+        await self._blocking(self.metering.end_lease)
+        self._threads.shutdown()
+
+    async def issue_key(self, name: str, *, lifetime: timedelta) -> str:
+        """Makes a developer key in the oldest workspace, for whoever starts the service, and returns its secret."""
+
+        def issue() -> str:
+            operator = Principal(key_id="", key_revision=0, workspace_id="", scopes=frozenset({PLATFORM_ADMIN}))
+            (oldest, *_), _ = self.workspaces.list(operator, page_size=1)
+            expire_time = datetime.now(UTC) + lifetime
+            return self.keys.create(
+                operator,
+                name=name,
+                scopes=DEFAULT_SCOPES,
+                workspace_id=oldest.workspace_id,
+                expire_time=expire_time,
+            )[1]
+
+        return str(await self._blocking(issue))
+
+    def _add_services(self, server: Any) -> None:
+        completions = Completions(self._catalogue, self._providers, self.metering)
+        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionService(completions), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._catalogue), server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
+        workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
+        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if server is self._server:
+            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    async def _listen(self, server: grpc.aio.Server) -> str:
+        address = self._config.grpc_address
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot serve gRPC on {address}: {error}") from None
+        await server.start()
+        for service in SERVICES:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def _every(self, period_s: float, chore: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            await self._once(chore)
+
+    async def _once(self, chore: Callable[[], object]) -> None:
+        """Does a chore that the next round repeats if it fails."""
+        try:
+            await self._blocking(chore)
+        except QuillgateError as error:
+            log.warning("%s is put off: %s", getattr(chore, "__name__", chore), error.message)
+        except Exception:
+            log.exception("%s failed", getattr(chore, "__name__", chore))
+
+    def _blocking(self, call: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
+        async def run() -> Any:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+        return run()
+
+
+def _providers(config: Config) -> Mapping[str, ChatProvider]:
+    remote = (
+        OpenAICompatible(name=provider.name, base_url=provider.base_url, api_key=provider.api_key)
+        for provider in config.providers
+    )
+    return {ECHO: Echo()} | {provider.name: provider for provider in remote}

@@ -1,0 +1,76 @@
+"""The models that are served, read from TOML. Knows nothing of providers but their names.
+
+    [[models]]
+    id = "google/gemini-2.5-flash"
+    description = "Fast and inexpensive, with a long context."
+    created = 1750118400
+    context_window = 1048576
+    max_output_tokens = 65535
+    upstreams = [
+      { provider = "gemini", model = "gemini-2.5-flash" },
+      { provider = "openrouter", model = "google/gemini-2.5-flash" },
+    ]
+
+A model is served when at least one of its upstreams' providers is switched on.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import msgspec
+
+from quillgate_core.errors import ModelNotFound
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+_Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+
+
+class ModelUpstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to serve a model: a provider, and the provider's own name for the model."""
+
+    provider: _Id
+    model: _Id
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model of the catalogue. `context_window` bounds prompt and answer together, in tokens."""
+
+    id: _Id
+    context_window: _Tokens
+    max_output_tokens: _Tokens
+    upstreams: Annotated[tuple[ModelUpstream, ...], msgspec.Meta(min_length=1)]
+    description: str = ""
+    created: int = 0
+    owned_by: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Who made it: `owned_by`, or else what stands before the slash of the id."""
+        return self.owned_by or self.id.partition("/")[0]
+
+
+class Catalogue:
+    """The models by id; those that no switched-on provider serves are as good as absent."""
+
+    def __init__(self, models: Iterable[Model], *, providers: Iterable[str]) -> None:
+        switched_on = frozenset(providers)
+        served = (_served(model, switched_on) for model in models)
+        self._models: Mapping[str, Model] = {
+            model.id: model for model in sorted(served, key=lambda model: model.id) if model.upstreams
+        }
+
+    def get(self, model_id: str) -> Model:
+        """Returns the model; raises ModelNotFound."""
+        try:
+            return self._models[model_id]
+        except KeyError:
+            raise ModelNotFound(model_id) from None
+
+    def list(self) -> tuple[Model, ...]:
+        """Returns every served model, sorted by id."""
+        return tuple(self._models.values())
+
+
+def _served(model: Model, providers: frozenset[str]) -> Model:
+    upstreams = tuple(upstream for upstream in model.upstreams if upstream.provider in providers)
+    return msgspec.structs.replace(model, upstreams=upstreams)

@@ -1,0 +1,130 @@
+"""The TOML form of providers and models: the bundled file, and the operator's on top of it.
+
+    [providers.my-vllm]
+    base_url = "http://127.0.0.1:8000/v1"
+    # api_key_env = "VLLM_API_KEY"     # the variable that holds the key; without it no key is sent
+    # base_url_env = "VLLM_BASE_URL"   # the variable that overrides base_url
+
+and models as `catalogue.py` shows them. `bundled = false` at the top leaves the bundled providers and models out, but
+for `quillgate/echo`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+
+from quillgate_core.catalogue import Model
+from quillgate_core.secret import Secret
+
+ECHO = "echo"
+"""Name of the built-in provider of `quillgate/echo`."""
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; `problems` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """An OpenAI-compatible provider that is switched on."""
+
+    name: str
+    base_url: str
+    api_key: Secret | None
+
+
+class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider as TOML describes it."""
+
+    base_url: str
+    api_key_env: str = ""
+    base_url_env: str = ""
+
+    def switch_on(self, name: str, environ: Mapping[str, str]) -> ProviderConfig | None:
+        """Returns the provider with its key from the environment, None if it needs one that is not there."""
+        key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        if self.api_key_env and not key:
+            return None
+        base_url = environ.get(self.base_url_env, "") if self.base_url_env else ""
+        return ProviderConfig(name, (base_url or self.base_url).rstrip("/"), Secret(key) if key else None)
+
+
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of providers and models."""
+
+    bundled: bool = True
+    providers: dict[_Name, ProviderEntry] = msgspec.field(default_factory=dict)
+    models: tuple[Model, ...] = ()
+
+    def over(self, bundled: "CatalogueFile") -> "CatalogueFile":
+        """Returns this file on top of the bundled one: providers by name, models by id."""
+        kept = [model for model in bundled.models if self.bundled or _is_echo(model)]
+        models = {model.id: model for model in (*kept, *self.models)}
+        providers = (bundled.providers if self.bundled else {}) | self.providers
+        return CatalogueFile(self.bundled, providers, tuple(models.values()))
+
+    def switched_on(self, environ: Mapping[str, str]) -> tuple[ProviderConfig, ...]:
+        """Returns the providers that have what they need."""
+        found = (entry.switch_on(name, environ) for name, entry in self.providers.items())
+        return tuple(provider for provider in found if provider is not None)
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with it beyond the form."""
+        known = {*self.providers, ECHO}
+        unknown = {
+            f"model {model.id}: no provider named '{upstream.provider}'"
+            for model in self.models
+            for upstream in model.upstreams
+            if upstream.provider not in known
+        }
+        urls = [
+            f"provider {name}: base_url must be an http(s) URL without user or query"
+            for name, entry in self.providers.items()
+            if not _is_base_url(entry.base_url)
+        ]
+        taken = [f"provider {ECHO}: this name is built in"] if ECHO in self.providers else []
+        return sorted(unknown) + urls + taken
+
+
+def read_catalogue(path: Path | None) -> CatalogueFile:
+    """Reads the bundled catalogue and the operator's file on top; raises ConfigError."""
+    bundled = _parse(files("quillgate_core").joinpath("models.toml").read_bytes(), "models.toml")
+    if path is None:
+        return bundled
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([f"QUILLGATE_CONFIG: cannot read {path}: {error.strerror}"]) from None
+    catalogue = _parse(data, str(path)).over(bundled)
+    problems = catalogue.problems()
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return catalogue
+
+
+def _parse(data: bytes, name: str) -> CatalogueFile:
+    try:
+        return msgspec.toml.decode(data, type=CatalogueFile)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ConfigError([f"{name}: {error}"]) from None
+
+
+def _is_echo(model: Model) -> bool:
+    return any(upstream.provider == ECHO for upstream in model.upstreams)
+
+
+def _is_base_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.query)

@@ -1,0 +1,158 @@
+"""Follows one streamed chat answer: makes its chunks clean OpenAI chunks and knows what it used. Pure, no I/O.
+
+Providers differ: usage comes in a chunk of its own, in the finish chunk or in every chunk; ids, object and created are
+missing or change; a stream just stops. What leaves here has one id, one created, the model that was asked for, usage
+only in the last chunk and only when asked for.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from quillgate.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    ChunkChoice,
+    CompletionUsage,
+)
+
+from quillgate_core.counting import Usage, sane
+from quillgate_core.errors import ProviderUnavailable
+from quillgate_core.reservation import UsageSource
+
+BYTES_PER_TOKEN = 4
+"""Used for estimates only, where a provider reports no usage: English text has about 4 bytes a token."""
+
+
+class ChatTally:
+    """The state of one stream; `take` each batch of chunks in order, then `finish`."""
+
+    def __init__(self, request: ChatCompletionRequest, *, fallback_id: str, created: int, provider: str) -> None:
+        self._model = request.model
+        self._include_usage = request.stream_options.include_usage
+        self._prompt_bytes = request.ByteSize()
+        self._provider = provider
+        self._id = ""
+        self._fallback_id = fallback_id
+        self._created = created
+        self._reported: CompletionUsage | None = None
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+        self._output_bytes = 0
+        self.started = False
+
+    def take(self, chunks: Iterable[ChatCompletionChunk]) -> list[ChatCompletionChunk]:
+        """Returns the chunks to pass on; may be none."""
+        return [chunk for chunk in chunks if self._take(chunk)]
+
+    def _take(self, chunk: ChatCompletionChunk) -> bool:
+        if chunk.HasField("usage"):
+            if is_usage(chunk.usage):
+                self._reported = _copy(chunk.usage)
+            chunk.ClearField("usage")
+        if not chunk.choices:
+            return False
+        if chunk.extra_json and b'"error"' in chunk.extra_json:
+            chunk.extra_json = _without_error(chunk.extra_json)
+        if not self._id:
+            self._id = chunk.id or self._fallback_id
+            self._created = chunk.created or self._created
+        chunk.id = self._id
+        chunk.object = "chat.completion.chunk"
+        chunk.created = self._created
+        chunk.model = self._model
+        self.started = True
+        for choice in chunk.choices:
+            self._take_choice(choice)
+        return True
+
+    def _take_choice(self, choice: ChunkChoice) -> None:
+        delta, index = choice.delta, choice.index
+        self._output_bytes += delta.ByteSize()
+        choice.index = index
+        if index not in self._begun:
+            self._begun.add(index)
+            delta.role = delta.role or "assistant"
+        delta.SetInParent()
+        if choice.finish_reason:
+            self._finished.add(index)
+        else:
+            choice.ClearField("finish_reason")  # some providers send "" until the end
+
+    def finish(self) -> None:
+        """Raises ProviderUnavailable for a stream that ended before every choice had its finish_reason.
+
+        Passed on as if it were whole, some clients ask again without end and others take half an answer for all of it.
+        """
+        if not self._begun or self._begun != self._finished:
+            raise ProviderUnavailable("The provider ended the answer before it was complete.", provider=self._provider)
+
+    def usage(self) -> tuple[Usage, UsageSource]:
+        """Returns what the request used so far: the provider's last word, or an estimate."""
+        if self._reported is not None:
+            return usage_of(self._reported), "provider"
+        return estimate(self._prompt_bytes, self._output_bytes), "estimate"
+
+    def last_chunks(self) -> list[ChatCompletionChunk]:
+        """Returns the chunk that carries the usage, when the client asked for it."""
+        if not self._include_usage:
+            return []
+        chunk = ChatCompletionChunk(
+            id=self._id, object="chat.completion.chunk", created=self._created, model=self._model
+        )
+        chunk.extra_json = b'{"choices":[]}'
+        chunk.usage.CopyFrom(self._reported if self._reported is not None else reported(self.usage()[0]))
+        return [chunk]
+
+
+def clean_answer(
+    answer: ChatCompletion, request: ChatCompletionRequest, *, fallback_id: str, created: int
+) -> tuple[Usage, UsageSource]:
+    """Makes a whole answer a clean OpenAI answer, in place, and returns what it used."""
+    answer.id = answer.id or fallback_id
+    answer.object = "chat.completion"
+    answer.created = answer.created or created
+    answer.model = request.model
+    if answer.HasField("usage") and is_usage(answer.usage):
+        return usage_of(answer.usage), "provider"
+    used = estimate(request.ByteSize(), sum(choice.message.ByteSize() for choice in answer.choices))
+    answer.usage.CopyFrom(reported(used))
+    return used, "estimate"
+
+
+def is_usage(usage: CompletionUsage) -> bool:
+    """Tells a usage that can be charged from placeholders (all zero) and nonsense (negative, 10**9, cached > prompt)."""
+    used = usage_of(usage)
+    return used != Usage() and not sane(used)[1]
+
+
+def usage_of(usage: CompletionUsage) -> Usage:
+    """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
+    return Usage(usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens)
+
+
+def estimate(prompt_bytes: int, output_bytes: int) -> Usage:
+    """Returns a usage guessed from sizes, rounded up."""
+    return Usage(-(-prompt_bytes // BYTES_PER_TOKEN), 0, -(-output_bytes // BYTES_PER_TOKEN))
+
+
+def reported(usage: Usage) -> CompletionUsage:
+    """Returns a usage in OpenAI's form."""
+    return CompletionUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
+
+
+def _without_error(extra_json: bytes) -> bytes:
+    """Drops a top-level `error` member, always null here: the official Go client takes its mere presence for a failure."""
+    members = msgspec.json.decode(extra_json)
+    members.pop("error", None)
+    return msgspec.json.encode(members) if members else b""
+
+
+def _copy(usage: CompletionUsage) -> CompletionUsage:
+    copy = CompletionUsage()
+    copy.CopyFrom(usage)
+    return copy

@@ -1,0 +1,86 @@
+"""What an operator can set, read from the environment and one TOML file. The only place that looks at either.
+
+Every problem is reported at once, by the name that the operator wrote, and never with the value of a secret.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+
+from quillgate_core.catalogue_file import CatalogueFile, ConfigError, ProviderConfig, read_catalogue
+from quillgate_core.secret import Secret
+
+__all__ = ["Config", "ConfigError", "ProviderConfig"]
+
+PREFIX = "QUILLGATE_"
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of a core; each field is the environment variable QUILLGATE_ and its name in capitals."""
+
+    data_dir: Path = Path(".quillgate")
+    """Directory for all state on this machine: the embedded database and the pepper. Default: `.quillgate` here."""
+    database_url: Secret = Secret("")
+    """PostgreSQL as `postgresql://user:password@host/name`. Default: an embedded one in the data directory."""
+    grpc_address: str = "127.0.0.1:8788"
+    """Where gRPC is served: `host:port` (port 0: any free one) or `unix:/path`. Default: loopback, port 8788."""
+    config: Path | None = None
+    """TOML file with providers and models that add to the bundled ones. Default: none."""
+    pepper_file: Path | None = None
+    """File with the 32 bytes that key digests depend on; replicas must share it. Default: `pepper` in the data
+    directory, made at the first start."""
+    max_completions: _Count = 1_024
+    """Completions served at once by this process; more wait 0.1 s and are then refused. Default: 1024."""
+    max_admin_calls: _Count = 64
+    """Other calls served at once by this process; more wait 0.1 s and are then refused. Default: 64."""
+    drain_s: _Seconds = 60.0
+    """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
+    catalogue: CatalogueFile = field(default_factory=CatalogueFile)
+    """The bundled models and those of the TOML file."""
+    providers: tuple[ProviderConfig, ...] = ()
+    """The providers that are switched on, with their keys from the environment."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Config":
+        """Reads the settings; raises ConfigError that lists every problem."""
+        problems: list[str] = []
+        settings = _settings(environ, problems)
+        catalogue = CatalogueFile()
+        try:
+            catalogue = read_catalogue(settings.get("config"))
+        except ConfigError as error:
+            problems.extend(error.problems)
+        if problems:
+            raise ConfigError(problems)
+        return cls(**settings, catalogue=catalogue, providers=catalogue.switched_on(environ))
+
+
+def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    hints = get_type_hints(Config, include_extras=True)
+    settings: dict[str, Any] = {}
+    for item in dataclasses.fields(Config):
+        variable = PREFIX + item.name.upper()
+        text = environ.get(variable, "")
+        if item.name in ("catalogue", "providers") or not text:
+            continue
+        try:
+            settings[item.name] = _convert(text, hints[item.name])
+        except msgspec.ValidationError as error:
+            problems.append(f"{variable}: {error}")
+    return settings
+
+
+def _convert(text: str, hint: Any) -> Any:
+    if hint is Secret:
+        return Secret(text)
+    if hint in (Path, Path | None):
+        return Path(text).expanduser()
+    return msgspec.convert(text, hint, strict=False)

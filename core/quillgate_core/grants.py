@@ -1,0 +1,62 @@
+"""What a key grants, and the rule that no key grants more than the one that made or changed it has.
+
+Pure: values in, values or an error out.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from quillgate_core.errors import InvalidRequest, ModelNotAllowed
+from quillgate_core.names import check_name
+from quillgate_core.principal import SCOPES, Principal
+
+MAX_ALLOWED_MODELS = 200
+EVERY_MODEL = "*"
+"""Stands in an error for "every model", which no allow-list contains."""
+
+
+def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes once each, in the order of SCOPES. Raises InvalidRequest if there is none or an unknown one."""
+    if not scopes:
+        raise InvalidRequest("A key needs at least one scope.", param="scopes")
+    for index, scope in enumerate(scopes):
+        if scope not in SCOPES:
+            raise InvalidRequest(f"There is no such scope; choose from {', '.join(SCOPES)}.", param=f"scopes[{index}]")
+    return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def check_models(models: Sequence[str]) -> tuple[str, ...]:
+    """Return the model ids once each, in their order. Raises InvalidRequest for one that can be no model's id."""
+    if len(models) > MAX_ALLOWED_MODELS:
+        raise InvalidRequest(f"A key may list at most {MAX_ALLOWED_MODELS} models.", param="allowed_models")
+    for index, model in enumerate(models):
+        check_name(model, param=f"allowed_models[{index}]")
+    return tuple(dict.fromkeys(models))
+
+
+def check_future(expire_time: datetime | None, now: datetime) -> None:
+    """Raise InvalidRequest if the expiry is over already."""
+    if expire_time is not None and expire_time <= now:
+        raise InvalidRequest("'expire_time' must be in the future.", param="expire_time")
+
+
+def refuse_more_scopes(principal: Principal, scopes: Sequence[str]) -> None:
+    """Raise ScopeMissing, naming the first scope that the caller lacks itself."""
+    for scope in scopes:
+        principal.require(scope)
+
+
+def refuse_more_models(principal: Principal, models: Sequence[str]) -> None:
+    """Raise ModelNotAllowed if the caller has an allow-list and the models, or "every model", go beyond it."""
+    if principal.allowed_models and not models:
+        raise ModelNotAllowed(EVERY_MODEL)
+    for model in models:
+        principal.require_model(model)
+
+
+def refuse_later_expiry(principal: Principal, expire_time: datetime | None, *, param: str) -> None:
+    """Raise InvalidRequest if a caller that ends some day asks for what ends later or never."""
+    if principal.expire_time is None:
+        return
+    if expire_time is None or expire_time > principal.expire_time:
+        raise InvalidRequest("A key may not outlast the key that makes, changes or rotates it.", param=param)

@@ -1,0 +1,65 @@
+"""How many messages a chat request may cost at most, before anybody is asked. Pure.
+
+A token of text is at least one byte, so the request's size bounds the prompt. What a model reads from elsewhere (an
+image by address, a file by id, sound) has no such bound but the model's own, the context window.
+"""
+
+from dataclasses import dataclass
+
+from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ContentPart
+
+from quillgate_core.catalogue import Model
+from quillgate_core.counting import TOKENS_PER_MESSAGE, messages_for_tokens
+
+MIN_OUTPUT_TOKENS = 256
+"""Near the allowance an answer is shortened to fit, but not below this: then the request is refused."""
+
+IMAGE_TOKENS = 16_384
+"""Most tokens that an image by address costs with any provider known to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatHold:
+    """The bounds of one request, in tokens and messages."""
+
+    prompt_tokens: int
+    output_tokens: int
+    choices: int
+    hold_messages: int
+    min_hold_messages: int
+
+    def output_tokens_within(self, held_messages: int) -> int | None:
+        """Returns the output limit per choice that keeps the request within a hold, None if it needs none."""
+        if held_messages >= self.hold_messages:
+            return None
+        return (held_messages * TOKENS_PER_MESSAGE - self.prompt_tokens) // self.choices
+
+
+def chat_hold(request: ChatCompletionRequest, model: Model) -> ChatHold:
+    """Returns the bounds of a valid request to a model."""
+    prompt = min(_prompt_tokens(request, model), model.context_window)
+    asked = request.max_completion_tokens or request.max_tokens or model.max_output_tokens
+    output = min(asked, model.max_output_tokens)
+    choices = max(1, request.n)
+    smallest = min(output, MIN_OUTPUT_TOKENS)
+    return ChatHold(
+        prompt_tokens=prompt,
+        output_tokens=output,
+        choices=choices,
+        hold_messages=messages_for_tokens(prompt + output * choices),
+        min_hold_messages=messages_for_tokens(prompt + smallest * choices),
+    )
+
+
+def _prompt_tokens(request: ChatCompletionRequest, model: Model) -> int:
+    parts = [part for message in request.messages for part in message.content.parts.parts]
+    return request.ByteSize() + sum(_unseen_tokens(part, model) for part in parts)
+
+
+def _unseen_tokens(part: ContentPart, model: Model) -> int:
+    """Tokens that a part may cost beyond its own bytes."""
+    if part.HasField("image_url"):
+        return IMAGE_TOKENS
+    if part.HasField("file") or part.HasField("input_audio"):
+        return model.context_window
+    return 0

@@ -1,0 +1,152 @@
+"""The HTTP side of a provider: one connection pool, bounded in time and size, with every failure as one of our errors.
+
+Connections are kept and reused. An answer that is not read to its end costs its connection: closing is how a provider
+learns that nobody listens any more. It must not know what a body means, nor log one; it never retries and never
+follows a redirect, because both would send a prompt where nobody decided to send it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+
+from quillgate_core.providers.provider_error import ProviderErrors
+from quillgate_core.providers.provider_limits import ProviderLimits
+
+_DNS_CACHE_S: Final = 60
+_DRAIN_S: Final = 1.0
+_DRAIN_BYTES: Final = 64 * 1024
+
+
+class ProviderResponse:
+    """A response whose headers have arrived; whoever holds it must `close` or `finish` it."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, limits: ProviderLimits, errors: ProviderErrors, expire_time: float
+    ) -> None:
+        self._response = response
+        self._limits = limits
+        self._errors = errors
+        self._expire_time = expire_time
+        self._read_bytes = 0
+        self.status: Final = response.status
+        self.content_type: Final = response.headers.get("content-type", "").lower()
+        self.retry_after: Final = response.headers.get("retry-after")
+
+    async def read_some(self) -> bytes:
+        """Returns what has arrived, waiting for it if need be; empty at the end.
+
+        Raises ProviderTimeout and ProviderUnavailable. Time counts only while waiting, so a slow consumer never makes
+        a provider look stalled.
+        """
+        stall_time = asyncio.get_running_loop().time() + self._limits.stall_s
+        try:
+            async with asyncio.timeout_at(min(stall_time, self._expire_time)):
+                data = await self._response.content.readany()
+        except TimeoutError as error:
+            raise self._errors.timeout("stopped in the middle of its answer") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._errors.unavailable("cut its answer short") from error
+        self._read_bytes += len(data)
+        if self._read_bytes > self._limits.response_bytes:
+            raise self._errors.unavailable("sent more than this gateway reads")
+        return data
+
+    async def read_all(self) -> bytes:
+        """Returns the whole body; raises as read_some does."""
+        pieces = []
+        while data := await self.read_some():
+            pieces.append(data)
+        return b"".join(pieces)
+
+    async def read_refusal(self) -> bytes:
+        """Returns what can be had of a refusal's body within its small limits; never fails."""
+        body = b""
+        try:
+            async with asyncio.timeout(self._limits.error_body_s):
+                while len(body) < self._limits.error_body_bytes and (data := await self._response.content.readany()):
+                    body += data
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass  # the status says enough
+        return body[: self._limits.error_body_bytes]
+
+    def close(self) -> None:
+        """Closes the connection unless the body was read to its end, which has freed it for reuse."""
+        self._response.close()
+
+    def is_at_end(self) -> bool:
+        """Tells whether the body was read to its end."""
+        return self._response.content.at_eof()
+
+    async def drain(self) -> None:
+        """Reads a few bytes that must be the last, so that the connection can be reused; closes it if there are more.
+
+        The end of a chunked body often comes in a packet of its own after the last event.
+        """
+        rest = 0
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                while rest < _DRAIN_BYTES and (data := await self._response.content.readany()):
+                    rest += len(data)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass  # only the reuse is lost
+        finally:
+            self._response.close()
+
+
+class ProviderHttp:
+    """Posts to one provider. The pool is made at the first request, in the loop that runs then."""
+
+    def __init__(self, headers: Mapping[str, str], limits: ProviderLimits, errors: ProviderErrors) -> None:
+        self._headers = dict(headers)
+        self._limits = limits
+        self._errors = errors
+        self._session: aiohttp.ClientSession | None = None
+        self._drains: set[asyncio.Task[None]] = set()
+
+    async def post(self, url: str, body: bytes) -> ProviderResponse:
+        """Sends the body and returns once headers have arrived; raises ProviderTimeout or ProviderUnavailable.
+
+        Cancelling closes the connection.
+        """
+        start_time = asyncio.get_running_loop().time()
+        limit_s = min(self._limits.first_byte_s, self._limits.total_s)
+        try:
+            async with asyncio.timeout_at(start_time + limit_s):
+                response = await self._open_session().post(url, data=body, allow_redirects=False)
+        except TimeoutError as error:
+            raise self._errors.timeout("did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._errors.unavailable("could not be reached") from error
+        return ProviderResponse(response, self._limits, self._errors, start_time + self._limits.total_s)
+
+    def finish(self, response: ProviderResponse) -> None:
+        """Gives up a response whose meaning is complete, keeping its connection if it ends at once."""
+        if response.is_at_end():
+            response.close()
+            return
+        task = asyncio.get_running_loop().create_task(response.drain())
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        for task in self._drains:
+            task.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # No limit on connections: how many requests run at once is decided before a provider is asked.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_CACHE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
+                trust_env=False,
+            )
+        return self._session

@@ -1,0 +1,260 @@
+"""A `grpc.aio.Channel` without a socket: calls the servicers of the same process through the same interceptor.
+
+Messages are handed over by reference: neither side may change one after it has passed it on. A call runs in the task
+that awaits it, so cancelling that task cancels the servicer, and a stream is pulled by its reader, so a slow reader
+slows the servicer. Unlike gRPC's, a call starts when it is first awaited.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, NoReturn
+
+import grpc
+
+from quillgate_core.rpc.interceptor import CallInterceptor
+
+_OK = (grpc.StatusCode.OK, "", ())
+
+
+class InProcessContext:
+    """What servicers and interceptors may ask of gRPC's ServicerContext, no more."""
+
+    __slots__ = ("_metadata", "details", "code", "trailers")
+
+    def __init__(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        self._metadata = metadata
+        self.code, self.details, self.trailers = _OK
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Returns the caller's metadata."""
+        return self._metadata
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """Ends the call with a status."""
+        self.code, self.details, self.trailers = code, details, tuple(trailing_metadata)
+        raise grpc.aio.AbortError(details)
+
+    def error(self) -> grpc.aio.AioRpcError:
+        """Returns the status as the caller's exception."""
+        return grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(*self.trailers), self.details)
+
+
+class InProcessServer:
+    """Collects the handlers that the generated `add_…Servicer_to_server` functions register."""
+
+    def __init__(self, interceptor: CallInterceptor) -> None:
+        self._interceptor = interceptor
+        self._generic: list[Any] = []
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Takes a service's handlers."""
+        self._generic.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Takes the same handlers once more, as newer generated code gives them; nothing to do."""
+
+    def handler(self, method: str) -> Any:
+        """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`; LookupError if none."""
+        details = _Details(method)
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return self._interceptor.wrap(method, handler)
+        raise LookupError(method)
+
+
+class _Details:
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
+
+
+class InProcessChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpc's stubs type it as Any
+    """The channel that generated stubs take."""
+
+    def __init__(self, server: InProcessServer) -> None:
+        self._server = server
+
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> Any:
+        """Returns the callable of a unary method."""
+        return _UnaryCallable(self._server, method)
+
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
+        """Returns the callable of a server-streaming method."""
+        return _StreamCallable(self._server, method)
+
+    def stream_unary(self, method: str, *_: Any, **__: Any) -> Any:
+        """Returns the callable of a client-streaming method."""
+        return _UnaryCallable(self._server, method)
+
+    def stream_stream(self, method: str, *_: Any, **__: Any) -> Any:
+        """Returns the callable of a bidirectional method."""
+        return _StreamCallable(self._server, method)
+
+    async def __aenter__(self) -> "InProcessChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Does nothing: the server outlives its channels."""
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Returns READY, always."""
+        return grpc.ChannelConnectivity.READY
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Waits for ever: the state never changes."""
+        await asyncio.Event().wait()
+
+    async def channel_ready(self) -> None:
+        """Returns at once."""
+
+
+class _Callable:
+    def __init__(self, server: InProcessServer, method: str) -> None:
+        self._server = server
+        self._method = method
+        self._serve: Callable[[Any, Any], Any] | None = None
+
+    def _behaviour(self) -> Callable[[Any, Any], Any]:
+        """Looks the handler up at the first call: stubs are made before services are added."""
+        if self._serve is None:
+            handler = self._server.handler(self._method)
+            self._serve = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        return self._serve  # type: ignore[return-value]
+
+
+class _UnaryCallable(_Callable):
+    def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_UnaryCall":
+        return _UnaryCall(self._behaviour(), request, InProcessContext(tuple(metadata or ())), timeout)
+
+
+class _StreamCallable(_Callable):
+    def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_StreamCall":
+        return _StreamCall(self._behaviour(), request, InProcessContext(tuple(metadata or ())), timeout)
+
+
+class _Call:
+    """What both kinds of call share: the deadline, the status, and the task that waits."""
+
+    def __init__(self, context: InProcessContext, timeout_s: float | None) -> None:
+        self._context = context
+        self._deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        self._waiting: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._done = False
+
+    async def _wait(self, step: Any) -> Any:
+        """Awaits one step of the servicer within the deadline and turns its status into the caller's exception."""
+        self._waiting = asyncio.current_task()
+        timeout = asyncio.timeout_at(self._deadline)
+        try:
+            async with timeout:
+                return await step
+        except TimeoutError:
+            self._done = True
+            if not timeout.expired():
+                raise
+            self._context.code = grpc.StatusCode.DEADLINE_EXCEEDED
+            self._context.details = "Deadline Exceeded"
+            raise self._context.error() from None
+        except grpc.aio.AbortError:
+            self._done = True
+            raise self._context.error() from None
+        except BaseException:
+            self._done = True
+            raise
+        finally:
+            self._waiting = None
+
+    def cancel(self) -> bool:
+        """Cancels the call; the servicer sees CancelledError, or GeneratorExit between two messages."""
+        if self._done or self._cancelled:
+            return False
+        self._cancelled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        else:
+            self._abandon()
+        return True
+
+    def _abandon(self) -> None:
+        """Ends a call that nobody waits for."""
+
+    def cancelled(self) -> bool:
+        """Tells whether the call was cancelled here."""
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Tells whether the call has ended."""
+        return self._done
+
+    async def code(self) -> grpc.StatusCode:
+        """Returns the status code so far."""
+        return self._context.code
+
+    async def details(self) -> str:
+        """Returns the status text so far."""
+        return self._context.details
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Returns the leading metadata: none."""
+        return grpc.aio.Metadata()
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """Returns the trailing metadata so far."""
+        return grpc.aio.Metadata(*self._context.trailers)
+
+
+class _UnaryCall(_Call):
+    def __init__(
+        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, timeout_s: float | None
+    ) -> None:
+        super().__init__(context, timeout_s)
+        self._serve = serve
+        self._request = request
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._run().__await__()
+
+    async def _run(self) -> Any:
+        if self._cancelled:
+            raise asyncio.CancelledError
+        response = await self._wait(self._serve(self._request, self._context))
+        self._done = True
+        return response
+
+
+class _StreamCall(_Call):
+    def __init__(
+        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, timeout_s: float | None
+    ) -> None:
+        super().__init__(context, timeout_s)
+        self._responses = serve(request, context)
+        self._closing: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        response = await self.read()
+        if response is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return response
+
+    async def read(self) -> Any:
+        """Returns the next message, or grpc.aio.EOF after the last."""
+        if self._cancelled:
+            raise asyncio.CancelledError
+        if self._done:
+            return grpc.aio.EOF
+        try:
+            return await self._wait(anext(self._responses))
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+    def _abandon(self) -> None:
+        self._done = True
+        self._closing = asyncio.ensure_future(self._responses.aclose())

@@ -1,0 +1,71 @@
+"""Reads `daily_message_count` for reports and for what is left of a day. It writes nothing and takes no locks."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final, LiteralString
+
+from sqlalchemy import Engine, select, text
+
+from quillgate_core.errors import WorkspaceNotFound
+from quillgate_core.reservation import DailyCount, Today
+from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.tables import daily_message_count
+
+DEFAULT_DAYS: Final = 30
+MAX_ROWS: Final = 3_661
+
+_TODAY = """
+SELECT t.day, w.daily_message_allowance, coalesce(d.message_count + d.held_messages, 0)
+FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS day OFFSET 0) t
+JOIN workspaces w ON w.workspace_id = :workspace_id
+LEFT JOIN daily_message_count d ON d.workspace_id = w.workspace_id AND d.day = t.day
+"""
+
+
+class SqlDailyStore:
+    """The daily rows as they are committed now; every method opens its own short transaction."""
+
+    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
+        self._engine = engine
+        self._today = text(_TODAY.replace(DEFAULT_CLOCK, clock))
+
+    def daily(self, workspace_id: str, start_day: date | None, end_day: date | None) -> list[DailyCount]:
+        """Rows of the days from `start_day` to `end_day`, both included, newest first, at most 3,661.
+
+        Without `end_day` up to today by the database clock, without `start_day` from 30 days before the end.
+        Raises WorkspaceNotFound when the end is to be looked up, and Overloaded.
+        """
+        end_day = end_day or self.today(workspace_id).day
+        start_day = start_day or end_day - timedelta(days=DEFAULT_DAYS)
+        table = daily_message_count
+        query = (
+            select(
+                table.c.workspace_id,
+                table.c.day,
+                table.c.message_count,
+                table.c.held_messages,
+                table.c.input_tokens,
+                table.c.cached_tokens,
+                table.c.output_tokens,
+                table.c.request_count,
+            )
+            .where(table.c.workspace_id == workspace_id, table.c.day.between(start_day, end_day))
+            .order_by(table.c.day.desc())
+            .limit(MAX_ROWS)
+        )
+        with database_errors(), self._engine.connect() as connection:
+            return [DailyCount(*row) for row in connection.execute(query)]
+
+    def today(self, workspace_id: str) -> Today:
+        """What is left today by the database clock; raises WorkspaceNotFound and Overloaded."""
+        with database_errors(), self._engine.connect() as connection:
+            row = connection.execute(self._today, {"workspace_id": workspace_id}).one_or_none()
+        if row is None:
+            raise WorkspaceNotFound(workspace_id)
+        day, allowance, used_messages = row
+        return Today(
+            day=day,
+            allowance=allowance,
+            remaining_messages=None if allowance is None else max(0, allowance - used_messages),
+            reset_time=datetime.combine(day + timedelta(days=1), time(), UTC),
+        )

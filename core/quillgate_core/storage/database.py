@@ -1,0 +1,55 @@
+"""The database that a core stands on, opened and made ready before anything is served. Blocking: do it first."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+
+from quillgate_core.storage.embedded import EmbeddedPostgres
+from quillgate_core.storage.engine import make_engine, refuse_unsafe_durability
+from quillgate_core.storage.pepper import load_or_create_pepper
+from quillgate_core.storage.schema import migrate
+
+
+class Database:
+    """PostgreSQL at a URL, or an embedded one for an empty URL; a context manager that migrates it on the way in.
+
+    Raises StartupError for a database that must not be used, Overloaded for one that does not answer.
+    """
+
+    engine: Engine
+    url: str
+    pepper: bytes
+
+    def __init__(self, url: str, *, data_dir: Path, pepper_file: Path | None = None) -> None:
+        self.url = url
+        self._data_dir = data_dir
+        self._pepper_file = pepper_file or data_dir / "pepper"
+        self._embedded = None if url else EmbeddedPostgres(data_dir)
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        try:
+            if self._embedded is not None:
+                self.url = self._embedded.start()
+            self.engine = make_engine(self.url)
+            self._is_open = True
+            refuse_unsafe_durability(self.engine)
+            migrate(self.engine)
+            self.pepper = load_or_create_pepper(self._pepper_file)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._is_open:
+            self.engine.dispose()
+        if self._embedded is not None:
+            self._embedded.stop()

@@ -1,0 +1,98 @@
+"""Leases of core processes, and the recovery of open rows that nobody will end any more.
+
+A process that dies leaves its reservations open. Whoever notices that its lease ran out charges their holds: the work
+may have been done, and charging less let real work pass the allowance. Recovery takes the same locks in the same order
+as the ledger, so any core may run it at any time. It must not touch a row that is not open.
+"""
+
+from typing import Final, LiteralString
+
+from sqlalchemy import Connection, Engine, text
+
+from quillgate_core.storage import ledger_sql as sql
+from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.ledger import DEFAULT_CLOCK
+
+LEASE_S: Final = 30
+
+_RENEW = f"""
+WITH held AS (
+    SELECT lease_expire_time > clock_timestamp() AS is_held FROM core_instances
+    WHERE instance_id = :instance_id FOR UPDATE
+)
+INSERT INTO core_instances AS i (instance_id, start_time, lease_expire_time)
+VALUES (:instance_id, clock_timestamp(), clock_timestamp() + interval '{LEASE_S} seconds')
+ON CONFLICT (instance_id) DO UPDATE SET lease_expire_time = excluded.lease_expire_time
+RETURNING coalesce((SELECT is_held FROM held), false)
+"""  # noqa: S608 - the only thing put in is a constant
+
+_END = text("DELETE FROM core_instances WHERE instance_id = :instance_id")
+
+_FORGET = "DELETE FROM core_instances WHERE lease_expire_time < clock_timestamp() - interval '1 day'"
+
+_IS_ABANDONED: Final = """
+l.state = 'open' AND CASE WHEN l.owner IS NULL THEN l.expire_time < clock_timestamp() ELSE NOT EXISTS (
+    SELECT FROM core_instances i WHERE i.instance_id = l.owner AND i.lease_expire_time > clock_timestamp()
+) END
+"""
+
+_FIND = f"""
+SELECT l.workspace_id, l.request_id, l.day FROM ledger l WHERE {_IS_ABANDONED} LIMIT :limit
+"""  # noqa: S608 - the only thing put in is a constant
+
+_RECOVER = f"""
+WITH ended AS (
+    UPDATE ledger l
+    SET state = 'recovered', counted_messages = l.held_messages, usage_source = 'hold', outcome = 'recovered',
+        settle_time = clock_timestamp()
+    FROM unnest(CAST(:workspace_ids AS text[]), CAST(:request_ids AS text[])) AS k(workspace_id, request_id)
+    WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id AND {_IS_ABANDONED}
+    RETURNING l.workspace_id, l.day, l.held_messages
+)
+UPDATE daily_message_count d
+SET message_count = d.message_count + e.messages, held_messages = d.held_messages - e.messages,
+    request_count = d.request_count + e.requests
+FROM (SELECT workspace_id, day, sum(held_messages) AS messages, count(*) AS requests FROM ended GROUP BY 1, 2) e
+WHERE d.workspace_id = e.workspace_id AND d.day = e.day
+RETURNING e.requests
+"""  # noqa: S608 - the only thing put in is a constant
+
+
+class SqlLeaseStore:
+    """Leases and recovery in PostgreSQL; `clock` is the SQL expression of the time, for tests to replace."""
+
+    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
+        self._engine = engine
+        self._renew = text(_RENEW.replace(DEFAULT_CLOCK, clock))
+        self._forget = text(_FORGET.replace(DEFAULT_CLOCK, clock))
+        self._find = text(_FIND.replace(DEFAULT_CLOCK, clock))
+        self._recover = text(_RECOVER.replace(DEFAULT_CLOCK, clock))
+
+    def renew(self, instance_id: str) -> bool:
+        """Make or extend the lease to 30 s from now; False when there was none that still held. Raises Overloaded."""
+        with database_errors(), self._engine.begin() as connection:
+            return bool(connection.execute(self._renew, {"instance_id": instance_id}).scalar_one())
+
+    def end(self, instance_id: str) -> None:
+        """Give the lease up; ending none is no error. Raises Overloaded."""
+        with database_errors(), self._engine.begin() as connection:
+            connection.execute(_END, {"instance_id": instance_id})
+
+    def recover(self, limit: int) -> int:
+        """Charge the holds of up to `limit` abandoned rows and return how many; raises Overloaded.
+
+        An owner that renews its lease only now may still lose rows: it then hears that they are recovered.
+        """
+        with database_errors(), self._engine.begin() as connection:
+            connection.execute(self._forget)
+            found = connection.execute(self._find, {"limit": limit}).all()
+            if not found:
+                return 0
+            _lock(connection, sorted({(workspace_id, day) for workspace_id, _, day in found}))
+            ids = {"workspace_ids": [row[0] for row in found], "request_ids": [row[1] for row in found]}
+            return sum(connection.execute(self._recover, ids).scalars())
+
+
+def _lock(connection: Connection, days: list[tuple[str, object]]) -> None:
+    columns = ([workspace_id for workspace_id, _ in days], [day for _, day in days])
+    connection.exec_driver_sql(sql.LOCK_DAILY_ROWS.decode(), columns).all()

@@ -1,0 +1,59 @@
+"""The workspaces in PostgreSQL. Only SQL: who may do what is decided by `workspaces.py`."""
+
+from typing import Any
+
+from sqlalchemy import Engine, Row, func, insert, select, tuple_, update
+
+from quillgate_core.page import PageStart
+from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.tables import workspaces
+from quillgate_core.unchanged import UNCHANGED
+from quillgate_core.workspaces import Workspace, WorkspaceChanges
+
+
+class PostgresWorkspaceStore:
+    """A WorkspaceStore on an engine; raises Overloaded when the database is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def insert(self, workspace_id: str, *, name: str, daily_message_allowance: int | None) -> Workspace:
+        """Add a workspace; both times are the database's."""
+        values = {"workspace_id": workspace_id, "name": name, "daily_message_allowance": daily_message_allowance}
+        statement = insert(workspaces).values(values).returning(workspaces)
+        with database_errors(), self._engine.begin() as connection:
+            return _workspace(connection.execute(statement).one())
+
+    def get(self, workspace_id: str) -> Workspace | None:
+        """Return the workspace, None if there is none."""
+        statement = select(workspaces).where(workspaces.c.workspace_id == workspace_id)
+        with database_errors(), self._engine.connect() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else _workspace(row)
+
+    def list(self, *, limit: int, after: PageStart | None) -> tuple[Workspace, ...]:
+        """Return at most `limit` workspaces in order of creation."""
+        place = tuple_(workspaces.c.create_time, workspaces.c.workspace_id)
+        statement = select(workspaces).order_by(workspaces.c.create_time, workspaces.c.workspace_id).limit(limit)
+        if after is not None:
+            statement = statement.where(place > tuple_(after.create_time, after.entry_id))
+        with database_errors(), self._engine.connect() as connection:
+            return tuple(_workspace(row) for row in connection.execute(statement))
+
+    def update(self, workspace_id: str, changes: WorkspaceChanges) -> Workspace | None:
+        """Change the workspace and return it, None if there is none."""
+        values: dict[str, Any] = {"update_time": func.clock_timestamp()}
+        if changes.name is not UNCHANGED:
+            values["name"] = changes.name
+        if changes.daily_message_allowance is not UNCHANGED:
+            values["daily_message_allowance"] = changes.daily_message_allowance
+        statement = (
+            update(workspaces).where(workspaces.c.workspace_id == workspace_id).values(values).returning(workspaces)
+        )
+        with database_errors(), self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else _workspace(row)
+
+
+def _workspace(row: Row[Any]) -> Workspace:
+    return Workspace(**row._mapping)

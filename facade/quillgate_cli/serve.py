@@ -1,0 +1,184 @@
+"""`quillgate serve`: runs the service, all in one process or core and facade apart.
+
+The only module of the CLI that sees the core and the facade; everything else speaks gRPC.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Annotated
+
+import grpc
+import typer
+import uvloop
+from quillgate_core.app import Core
+from quillgate_core.config import Config, ConfigError
+from quillgate_core.errors import QuillgateError
+from quillgate_core.storage.database import Database
+from quillgate_core.storage.startup import StartupError
+from quillgate_facade.app import build_app
+from quillgate_facade.app import serve as serve_facade
+from quillgate_facade.config import FacadeConfig, FacadeConfigError
+
+app = typer.Typer(help="Run the service.", invoke_without_command=True, no_args_is_help=False)
+
+INTERRUPT_DRAIN_S = 2.0
+NEW_KEY_LIFETIME = timedelta(days=30)
+EXAMPLE = '{"model": "quillgate/echo", "messages": [{"role": "user", "content": "Hello, Quillgate!"}]}'
+
+_CHANNEL_OPTIONS = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_receive_message_length", 40 * 1024 * 1024),
+    ("grpc.max_send_message_length", 40 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.service_config", '{"healthCheckConfig": {"serviceName": ""}}'),
+)
+
+NewKey = Annotated[bool, typer.Option("--new-key", help="Also make and print a developer key that works for 30 days.")]
+CoreAddress = Annotated[
+    list[str] | None,
+    typer.Option("--core", envvar="QUILLGATE_CORE_ADDRESS", help="Address of core: host:port or unix:/path; repeatable."),
+]
+
+
+class Stop:
+    """Waits for SIGINT or SIGTERM; `drain_s` is how long running requests may then take."""
+
+    def __init__(self, drain_s: float) -> None:
+        self.drain_s = drain_s
+        self._event = asyncio.Event()
+
+    def listen(self) -> None:
+        """Takes the two signals; a second one ends the process at once."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, self.drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._stop, min(self.drain_s, INTERRUPT_DRAIN_S))
+
+    def _stop(self, drain_s: float) -> None:
+        if self._event.is_set():
+            os._exit(130)
+        self.drain_s = drain_s
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Returns when the service shall stop."""
+        await self._event.wait()
+
+
+@app.callback()
+def all_in_one(context: typer.Context, new_key: NewKey = False) -> None:
+    """Run facade and core together; `serve core` and `serve facade` run them apart."""
+    if context.invoked_subcommand is None:
+        _run_core(_all_in_one, new_key=new_key)
+
+
+@app.command("core")
+def core_alone(new_key: NewKey = False) -> None:
+    """Run core alone: gRPC on QUILLGATE_GRPC_ADDRESS."""
+    _run_core(_core_alone, new_key=new_key)
+
+
+@app.command("facade")
+def facade_alone(core: CoreAddress = None) -> None:
+    """Run the facade alone: REST on QUILLGATE_FACADE_HOST and QUILLGATE_FACADE_PORT."""
+    targets = core or ["127.0.0.1:8788"]
+    target = targets[0] if len(targets) == 1 else f"ipv4:{','.join(targets)}"
+    _guarded(lambda: uvloop.run(_facade_alone(_facade_config(), target)))
+
+
+def _run_core(serve: Callable[[Config, Database, bool], Awaitable[None]], *, new_key: bool) -> None:
+    def run() -> None:
+        config = Config.from_environ(os.environ)
+        with Database(config.database_url.reveal(), data_dir=config.data_dir, pepper_file=config.pepper_file) as database:
+            uvloop.run(_awaited(serve(config, database, new_key)))
+
+    _guarded(run)
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _all_in_one(config: Config, database: Database, new_key: bool) -> None:
+    facade_config = _facade_config()
+    stop = Stop(config.drain_s)
+    stop.listen()
+    core = Core(config, database)
+    try:
+        await core.start()
+        server = await serve_facade(build_app(core.channel, facade_config))
+        try:
+            url = f"http://{facade_config.host}:{server.port}/api/openai/v1"
+            await _announce(core, url, new_key=new_key)
+            await stop.wait()
+        finally:
+            await server.stop(stop.drain_s)
+    finally:
+        await core.stop(stop.drain_s)
+
+
+async def _core_alone(config: Config, database: Database, new_key: bool) -> None:
+    stop = Stop(config.drain_s)
+    stop.listen()
+    core = Core(config, database)
+    try:
+        await core.start()
+        await _announce(core, "", new_key=new_key)
+        await stop.wait()
+    finally:
+        await core.stop(stop.drain_s)
+
+
+async def _facade_alone(config: FacadeConfig, target: str) -> None:
+    stop = Stop(config.drain_timeout_s)
+    stop.listen()
+    async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+        server = await serve_facade(build_app(channel, config))
+        _say(f"Base URL   http://{config.host}:{server.port}/api/openai/v1", f"core       {target}")
+        await stop.wait()
+        await server.stop(stop.drain_s)
+
+
+async def _announce(core: Core, url: str, *, new_key: bool) -> None:
+    """Prints where the service is, and the secrets that are shown only now."""
+    lines = [f"Base URL   {url}"] if url else []
+    lines.append(f"gRPC       {core.address}")
+    admin = await asyncio.get_running_loop().run_in_executor(None, core.keys.bootstrap)
+    if admin is not None:
+        lines.append(f"Admin key  {admin}   (shown once: keep it; the CLI reads it from QUILLGATE_KEY)")
+    if new_key:
+        secret = await core.issue_key("serve --new-key", lifetime=NEW_KEY_LIFETIME)
+        lines.append(f"Your key   {secret}   (for {NEW_KEY_LIFETIME.days} days)")
+        if url:
+            lines += ["", "Try it:", f"  curl {url}/chat/completions \\"]
+            lines += [f'    -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\', f"    -d '{EXAMPLE}'"]
+    _say(*lines)
+
+
+def _say(*lines: str) -> None:
+    print("", *lines, "", sep="\n", flush=True)
+
+
+def _facade_config() -> FacadeConfig:
+    return FacadeConfig.from_environ(os.environ)
+
+
+def _guarded(run: Callable[[], None]) -> None:
+    """Runs with a log on stderr; what the operator can mend is told in a line each, without a trace."""
+    logging.basicConfig(
+        level=os.environ.get("QUILLGATE_LOG_LEVEL", "WARNING").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        run()
+    except (ConfigError, FacadeConfigError, StartupError, QuillgateError, OSError) as error:
+        for line in str(error).splitlines():
+            print(f"quillgate: {line}", file=sys.stderr)
+        raise typer.Exit(1) from None

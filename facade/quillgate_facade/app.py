@@ -1,0 +1,92 @@
+"""Builds the facade and serves it: REST and server-sent events on one side, a gRPC channel to the core on the other.
+
+    app = build_app(channel, FacadeConfig())
+    server = await serve(app)
+    ...
+    await server.stop()
+
+The channel is the caller's: it outlives the server and is closed by whoever made it.
+"""
+
+import asyncio
+import socket
+
+import grpc.aio
+from aiohttp import web
+
+from quillgate_facade.answers import answering
+from quillgate_facade.chat import ChatHandler
+from quillgate_facade.config import FacadeConfig
+from quillgate_facade.connection import ConnectionFactory
+from quillgate_facade.core_client import CoreClient
+from quillgate_facade.drain import Drain
+from quillgate_facade.health import HealthHandler
+from quillgate_facade.models import ModelsHandler
+from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
+
+CONFIG = web.AppKey("config", FacadeConfig)
+DRAIN = web.AppKey("drain", Drain)
+
+_BACKLOG = 1024
+#: What handlers get to write their last frame after their calls were ended, in seconds.
+_LAST_WORDS_S = 2.0
+
+
+def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Application:
+    """Returns the application on a channel to the core, or on anything of the same shape."""
+    drain = Drain()
+    core = CoreClient(channel)
+    app = web.Application(middlewares=[answering(config, drain)])
+    app[CONFIG] = config
+    app[DRAIN] = drain
+    api = api_endpoints(ChatHandler(core, config, drain), ModelsHandler(core, config))
+    add_routes(app, api, probe_endpoints(HealthHandler(core, config, drain)))
+    return app
+
+
+class FacadeServer:
+    """A facade that listens; made by `serve`."""
+
+    def __init__(self, runner: web.AppRunner, listener: asyncio.Server, drain: Drain, drain_timeout_s: float) -> None:
+        self._runner = runner
+        self._listener = listener
+        self._drain = drain
+        self._drain_timeout_s = drain_timeout_s
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def stop(self, drain_timeout_s: float | None = None) -> None:
+        """Accepts nothing new, lets requests run on for `drain_timeout_s` (default: the configured), tells the rest, and closes everything.
+
+        /readyz says 503 from the first moment. Connections that are kept alive are served until then and closed after
+        their next answer.
+        """
+        listener = self._listener
+        listener.close()
+        timeout_s = self._drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        if not await self._drain.wait(timeout_s):
+            self._drain.cancel_calls()
+            await self._drain.wait(_LAST_WORDS_S)
+        await self._runner.cleanup()
+
+
+async def serve(app: web.Application, *, sock: socket.socket | None = None) -> FacadeServer:
+    """Starts to listen on `sock`, or else on the host and port of the app's config; raises OSError when it cannot."""
+    config = app[CONFIG]
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_WORDS_S)
+    await runner.setup()
+    assert runner.server is not None
+    factory = ConnectionFactory(runner.server, config)
+    loop = asyncio.get_running_loop()
+    try:
+        if sock is not None:
+            listener = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+        else:
+            listener = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
+    except OSError:
+        await runner.cleanup()
+        raise
+    return FacadeServer(runner, listener, app[DRAIN], config.drain_timeout_s)

@@ -1,0 +1,168 @@
+"""One client connection: the limits that hold below HTTP requests, and JSON for what the HTTP parser refuses.
+
+aiohttp's own protocol has no limit on connections, on slow heads or on clients that stop reading, and answers what it
+cannot parse with text.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from quillgate_facade.answers import error_answer, unexpected
+from quillgate_facade.config import FacadeConfig
+from quillgate_facade.errors import SERVER_ERROR, ApiError
+from quillgate_facade.exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+#: A stalled client is looked at this many times before it is cut.
+_STALL_CHECKS = 6
+
+
+class ConnectionFactory:
+    """Makes the protocol of each connection and counts those that are open; what `loop.create_server` calls."""
+
+    def __init__(self, server: web.Server, config: FacadeConfig) -> None:
+        self._server = server
+        self.config = config
+        self.open_connections = 0
+
+    def __call__(self) -> "Connection":
+        """Returns the protocol for a connection that is being accepted."""
+        config = self.config
+        return Connection(
+            self._server,
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=config.idle_timeout_s,
+            logger=logger,
+            access_log=None,
+            max_line_size=config.head_max_bytes,
+            max_field_size=config.head_max_bytes,
+            auto_decompress=False,
+        )
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol with the facade's limits; everything else is inherited."""
+
+    __slots__ = ("_factory", "_head_timer", "_refused", "_stall_timer")
+
+    def __init__(self, manager: web.Server, factory: ConnectionFactory, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._factory = factory
+        self._refused = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Refuses the connection when too many are open."""
+        factory = self._factory
+        factory.open_connections += 1
+        if factory.open_connections > factory.config.max_connections:
+            self._refused = True
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(_too_many_connections())
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forgets the connection and its timers."""
+        self._factory.open_connections -= 1
+        self._stop_head_timer()
+        self._stop_stall_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; a head that is begun has `head_timeout_s` to arrive as a whole."""
+        if self._refused:
+            return
+        super().data_received(data)
+        waiter = self._waiter  # set while the protocol waits for the head of a request
+        if waiter is None or waiter.done():
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    def pause_writing(self) -> None:
+        """Begins to watch a client that does not read."""
+        super().pause_writing()
+        self._watch_stall(checks_left=_STALL_CHECKS, size=self._unsent_bytes())
+
+    def resume_writing(self) -> None:
+        """Ends the watch: the client has read most of what was waiting."""
+        super().resume_writing()
+        self._stop_stall_timer()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answers what could not be parsed, and closes; the parser's own words may hold what the client sent."""
+        exchange = Exchange()
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        if isinstance(exc, LineTooLong):
+            limit = self._factory.config.head_max_bytes
+            error = ApiError(431, f"The request line or a header is longer than {limit} bytes.", close=True)
+        elif status == 400:
+            error = ApiError(400, "The request could not be parsed as HTTP/1.1.", close=True)
+        else:
+            error = unexpected(exc or RuntimeError(), exchange)
+            error.close = True
+        response = error_answer(error)
+        exchange.stamp(response.headers)
+        return response
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self._loop.call_later(self._factory.config.head_timeout_s, self.force_close)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _watch_stall(self, *, checks_left: int, size: int) -> None:
+        """Cuts the client when nothing of `size` waiting bytes was read for `write_stall_timeout_s`."""
+        if checks_left == 0:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+
+        def check() -> None:
+            waiting = self._unsent_bytes()
+            left = checks_left - 1 if waiting >= size else _STALL_CHECKS
+            self._watch_stall(checks_left=left, size=waiting)
+
+        self._stall_timer = self._loop.call_later(self._factory.config.write_stall_timeout_s / _STALL_CHECKS, check)
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+
+def _too_many_connections() -> bytes:
+    exchange = Exchange()
+    message = "The server has too many open connections. Please try again."
+    body = ApiError(503, message, kind=SERVER_ERROR).to_json()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "retry-after": "1",
+        "connection": "close",
+    }
+    exchange.stamp(headers)
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + body

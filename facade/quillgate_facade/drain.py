@@ -1,0 +1,51 @@
+"""What is under way, so that a stop can wait for it and then end it. Holds no socket and closes none."""
+
+import asyncio
+
+import grpc.aio
+
+
+class Drain:
+    """Counts requests and remembers calls to the core; `draining` turns true once and for ever when a stop begins."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._requests = 0
+        self._calls: set[grpc.aio.Call] = set()
+        self._idle = asyncio.Event()
+
+    def enter(self) -> None:
+        """Counts a request that has begun."""
+        self._requests += 1
+
+    def leave(self) -> None:
+        """Counts a request that has its answer, or whose client has gone."""
+        self._requests -= 1
+        if self.draining and not self._requests:
+            self._idle.set()
+
+    def add(self, call: grpc.aio.Call) -> None:
+        """Remembers a call that was made for a request."""
+        self._calls.add(call)
+
+    def close(self, call: grpc.aio.Call) -> None:
+        """Forgets a call and cancels it if it still runs, so that the provider stops too."""
+        self._calls.discard(call)
+        call.cancel()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Begins the stop and waits until no request runs; False when some still do after `timeout_s`."""
+        self.draining = True
+        if not self._requests:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def cancel_calls(self) -> None:
+        """Ends every call; their handlers tell the clients that the server stops."""
+        for call in list(self._calls):
+            call.cancel()
