@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, make_url
+
 from quillgate_core.storage.embedded import EmbeddedPostgres
 from quillgate_core.storage.engine import make_engine
 from quillgate_core.storage.schema import migrate
-from sqlalchemy import Engine, make_url
 
 
 class DatabaseServer:

@@ -1,0 +1,1 @@
+"""The gRPC server of Quillgate: keys, metering, routing and providers. Start reading at `app.py`."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
+
 from quillgate.v1 import (
     completion_service_pb2_grpc,
     key_service_pb2_grpc,
@@ -19,7 +21,6 @@ from quillgate.v1 import (
     model_service_pb2_grpc,
     workspace_service_pb2_grpc,
 )
-
 from quillgate_core.catalogue import Catalogue
 from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
@@ -38,8 +39,8 @@ from quillgate_core.rpc.key_service import KeyService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.workspace_service import WorkspaceService
-from quillgate_core.storage.database import Database
 from quillgate_core.storage.daily_store import SqlDailyStore
+from quillgate_core.storage.database import Database
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
@@ -96,7 +97,7 @@ class Core:
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
         self._providers = _providers(config)
         self._catalogue = Catalogue(config.catalogue.models, providers=self._providers)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
             self._threads,
@@ -116,6 +117,7 @@ class Core:
         self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
         for server in (self._server, self._local):
             self._add_services(server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.address = await self._listen(self._server)
         self._chores = [
             asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
@@ -167,8 +169,6 @@ class Core:
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if server is self._server:
-            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     async def _listen(self, server: grpc.aio.Server) -> str:
         address = self._config.grpc_address

@@ -5,7 +5,6 @@ Only what would otherwise cost money, hang or be misread is checked here. What a
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_codec import JsonError, chat_request
-
 from quillgate_core.errors import InvalidRequest
 
 ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
@@ -55,11 +54,8 @@ def _check_ranges(request: ChatCompletionRequest) -> None:
         if request.HasField(name):  # type: ignore[arg-type]  # the stub wants literals
             value = getattr(request, name)
             if not least <= value <= most:
-                raise InvalidRequest(
-                    f"Invalid value for '{name}': expected a value from {least:g} to {most:g}, but got {value:g} instead.",
-                    param=name,
-                    code="invalid_value",
-                )
+                problem = f"expected a value from {least:g} to {most:g}, but got {value:g} instead"
+                raise InvalidRequest(f"Invalid value for '{name}': {problem}.", param=name, code="invalid_value")
 
 
 def _missing(param: str) -> InvalidRequest:

@@ -8,6 +8,7 @@ only in the last chunk and only when asked for.
 from collections.abc import Iterable
 
 import msgspec
+
 from quillgate.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -15,7 +16,6 @@ from quillgate.v1.chat_completion_pb2 import (
     ChunkChoice,
     CompletionUsage,
 )
-
 from quillgate_core.counting import Usage, sane
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
@@ -121,7 +121,7 @@ def clean_answer(
 
 
 def is_usage(usage: CompletionUsage) -> bool:
-    """Tells a usage that can be charged from placeholders (all zero) and nonsense (negative, 10**9, cached > prompt)."""
+    """Tells a usage that can be charged from placeholders (all zero) and nonsense (negative, cached > prompt)."""
     used = usage_of(usage)
     return used != Usage() and not sane(used)[1]
 
@@ -146,7 +146,7 @@ def reported(usage: Usage) -> CompletionUsage:
 
 
 def _without_error(extra_json: bytes) -> bytes:
-    """Drops a top-level `error` member, always null here: the official Go client takes its mere presence for a failure."""
+    """Drops a null `error` member: the official Go client takes its mere presence for a failure."""
     members = msgspec.json.decode(extra_json)
     members.pop("error", None)
     return msgspec.json.encode(members) if members else b""

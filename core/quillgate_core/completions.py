@@ -15,7 +15,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-
 from quillgate_core.catalogue import Catalogue
 from quillgate_core.chat_rules import check_chat
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
@@ -89,7 +88,7 @@ class Completions:
     async def stream_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> AsyncIterator[ChatBatch]:
-        """Answers in pieces; the receipt, with the last batch, is durable when it is yielded (None: see create_chat)."""
+        """Answers in pieces; the receipt comes with the last batch and is then durable (None: see create_chat)."""
         admitted = await self._admit(principal, request_id, request, stream=True)
         tally = ChatTally(
             request,

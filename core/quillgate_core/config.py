@@ -28,7 +28,7 @@ class Config:
 
     data_dir: Path = Path(".quillgate")
     """Directory for all state on this machine: the embedded database and the pepper. Default: `.quillgate` here."""
-    database_url: Secret = Secret("")
+    database_url: Secret = field(default=Secret(""))
     """PostgreSQL as `postgresql://user:password@host/name`. Default: an embedded one in the data directory."""
     grpc_address: str = "127.0.0.1:8788"
     """Where gRPC is served: `host:port` (port 0: any free one) or `unix:/path`. Default: loopback, port 8788."""

@@ -7,7 +7,6 @@ image by address, a file by id, sound) has no such bound but the model's own, th
 from dataclasses import dataclass
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ContentPart
-
 from quillgate_core.catalogue import Model
 from quillgate_core.counting import TOKENS_PER_MESSAGE, messages_for_tokens
 

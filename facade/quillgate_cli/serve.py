@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Annotated
 
 import grpc
 import typer
 import uvloop
+
 from quillgate_core.app import Core
 from quillgate_core.config import Config, ConfigError
 from quillgate_core.errors import QuillgateError
@@ -43,7 +43,9 @@ _CHANNEL_OPTIONS = (
 NewKey = Annotated[bool, typer.Option("--new-key", help="Also make and print a developer key that works for 30 days.")]
 CoreAddress = Annotated[
     list[str] | None,
-    typer.Option("--core", envvar="QUILLGATE_CORE_ADDRESS", help="Address of core: host:port or unix:/path; repeatable."),
+    typer.Option(
+        "--core", envvar="QUILLGATE_CORE_ADDRESS", help="Address of core: host:port or unix:/path; repeatable."
+    ),
 ]
 
 
@@ -95,7 +97,9 @@ def facade_alone(core: CoreAddress = None) -> None:
 def _run_core(serve: Callable[[Config, Database, bool], Awaitable[None]], *, new_key: bool) -> None:
     def run() -> None:
         config = Config.from_environ(os.environ)
-        with Database(config.database_url.reveal(), data_dir=config.data_dir, pepper_file=config.pepper_file) as database:
+        with Database(
+            config.database_url.reveal(), data_dir=config.data_dir, pepper_file=config.pepper_file
+        ) as database:
             uvloop.run(_awaited(serve(config, database, new_key)))
 
     _guarded(run)
@@ -157,7 +161,10 @@ async def _announce(core: Core, url: str, *, new_key: bool) -> None:
         lines.append(f"Your key   {secret}   (for {NEW_KEY_LIFETIME.days} days)")
         if url:
             lines += ["", "Try it:", f"  curl {url}/chat/completions \\"]
-            lines += [f'    -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\', f"    -d '{EXAMPLE}'"]
+            lines += [
+                f'    -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\',
+                f"    -d '{EXAMPLE}'",
+            ]
     _say(*lines)
 
 

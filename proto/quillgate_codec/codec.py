@@ -112,21 +112,23 @@ def check_value(data: bytes, value: Any, *, refuse_nul: bool) -> None:
 
 def _next_level(level: list[Any], *, refuse_nul: bool) -> list[Any]:
     """Returns the arrays and objects within those of a level."""
-    below = []
+    below: list[Any] = []
     for node in level:
-        if type(node) is dict:
-            children = node.values()
-            if refuse_nul:
-                _check_no_nul(node)
-        else:
-            children = node if type(node) is list else ()
-        for child in children:
+        if refuse_nul and type(node) is dict:
+            _check_no_nul(node)
+        for child in _children(node):
             kind = type(child)
             if kind is dict or kind is list:
                 below.append(child)
             elif refuse_nul and kind is str:
                 _check_no_nul((child,))
     return below
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if type(node) is dict:
+        return node.values()
+    return node if type(node) is list else ()
 
 
 def _check_no_nul(strings: Iterable[str]) -> None:

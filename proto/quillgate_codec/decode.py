@@ -1,8 +1,8 @@
 """Compiles, once per message type, functions that fill a message from decoded JSON.
 
 What a field cannot hold exactly goes into `extra_json`: unknown members, nulls, and the empty arrays and objects that a
-list or a map cannot tell from absent. A member of the wrong kind raises JsonError in strict decoders (what clients send)
-and goes into `extra_json` as it is in lenient ones (what providers send).
+list or a map cannot tell from absent. A member of the wrong kind raises JsonError in strict decoders (what clients
+send) and goes into `extra_json` as it is in lenient ones (what providers send).
 """
 
 from collections.abc import Callable
@@ -94,12 +94,12 @@ class DecoderSet:
         return fill
 
     def _member(self, field: FieldDescriptor) -> SetMember:
-        if mapping.is_map(field):
-            return self._map_member(field)
+        if field.message_type is not None and mapping.is_map(field):
+            return self._map_member(field.name, mapping.map_value(field.message_type))
         if mapping.is_repeated(field):
             return self._list_member(field)
         if field.message_type is not None:
-            return self._message_member(field)
+            return self._message_member(field.name, self.fill(field.message_type))
         if mapping.is_raw(field):
             return _raw_member(field)
         return self._scalar_member(field)
@@ -113,9 +113,8 @@ class DecoderSet:
 
         return set_scalar
 
-    def _message_member(self, field: FieldDescriptor) -> SetMember:
-        name, fill = field.name, self.fill(field.message_type)
-
+    @staticmethod
+    def _message_member(name: str, fill: Fill) -> SetMember:
         def set_message(message: Any, item: Any) -> bool:
             child = getattr(message, name)
             child.SetInParent()  # an empty value is held exactly: a set message without fields
@@ -160,9 +159,8 @@ class DecoderSet:
 
         return append_messages
 
-    def _map_member(self, field: FieldDescriptor) -> SetMember:
-        name = field.name
-        convert = _converter(field.message_type.fields_by_name["value"], lenient=self._lenient)
+    def _map_member(self, name: str, value_field: FieldDescriptor) -> SetMember:
+        convert = _converter(value_field, lenient=self._lenient)
 
         def set_map(message: Any, item: Any) -> bool:
             if type(item) is not dict:

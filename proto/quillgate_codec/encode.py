@@ -29,7 +29,11 @@ class EncoderSet:
         known = self._encoders.get(descriptor.full_name)
         if known is not None:
             return known
-        self._encoders[descriptor.full_name] = lambda message: self._encoders[descriptor.full_name](message)
+
+        def forward(message: Any) -> Any:
+            return self._encoders[descriptor.full_name](message)
+
+        self._encoders[descriptor.full_name] = forward
         compiled = self._compile(descriptor)
         self._encoders[descriptor.full_name] = compiled
         return compiled
@@ -40,7 +44,7 @@ class EncoderSet:
             return self._union(descriptor)
         if shape == json_pb2.JSON_SHAPE_ARRAY:
             field = mapping.array_field(descriptor)
-            name, encode_list = field.name, self._member(field)
+            name, encode_list = field.name, self._member(field) or list
             return lambda message: encode_list(getattr(message, name))
         return self._object(descriptor)
 
@@ -75,16 +79,11 @@ class EncoderSet:
 
     def _member(self, field: FieldDescriptor) -> Encode | None:
         """Returns the field's function, or None for scalars that are JSON-ready as they are."""
-        if mapping.is_map(field):
-            convert = _scalar(field.message_type.fields_by_name["value"])
-            return dict if convert is None else lambda items: {key: convert(value) for key, value in items.items()}
-        if field.message_type is not None:
-            encode = self.encode(field.message_type)
-            return (lambda items: [encode(item) for item in items]) if mapping.is_repeated(field) else encode
-        if mapping.is_repeated(field):
-            convert = _scalar(field)
-            return list if convert is None else lambda items: [convert(item) for item in items]
-        return _raw_value if mapping.is_raw(field) else _scalar(field)
+        entry = field.message_type
+        if entry is not None and mapping.is_map(field):
+            return _map(_scalar(mapping.map_value(entry)))
+        single = self.encode(entry) if entry is not None else _raw_value if mapping.is_raw(field) else _scalar(field)
+        return _list(single) if mapping.is_repeated(field) else single
 
     def _union(self, descriptor: Descriptor) -> Encode:
         members = {field: self._member(field) for field in descriptor.fields}
@@ -96,6 +95,38 @@ class EncoderSet:
             raise JsonError(f"no case of {descriptor.name} is set", code="invalid_value")
 
         return encode
+
+
+def _list(single: Encode | None) -> Encode:
+    if single is None:
+        return list
+
+    def encode(items: Any) -> list[Any]:
+        value: list[Any] = []
+        for item in items:
+            try:
+                value.append(single(item))
+            except JsonError as error:
+                raise error.within(len(value)) from None
+        return value
+
+    return encode
+
+
+def _map(single: Encode | None) -> Encode:
+    if single is None:
+        return dict
+
+    def encode(items: Any) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for key, item in items.items():
+            try:
+                value[key] = single(item)
+            except JsonError as error:
+                raise error.within(key) from None
+        return value
+
+    return encode
 
 
 def _scalar(field: FieldDescriptor) -> Encode | None:

@@ -1,6 +1,6 @@
 """Reads from the descriptors how each message and field maps to JSON; the rules are documented in `json.proto`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from quillgate.v1 import json_pb2
@@ -38,7 +38,7 @@ def null_in_answers(field: FieldDescriptor) -> bool:
 def is_repeated(field: FieldDescriptor) -> bool:
     """Tells whether the field is a list or a map; protobuf 7 renamed the question that protobuf 4 answers."""
     modern = getattr(field, "is_repeated", None)
-    return bool(modern) if modern is not None else field.label == FieldDescriptor.LABEL_REPEATED
+    return bool(modern) if modern is not None else getattr(field, "label", None) == FieldDescriptor.LABEL_REPEATED
 
 
 def is_map(field: FieldDescriptor) -> bool:
@@ -68,6 +68,11 @@ def json_kind(field: FieldDescriptor) -> str:
     return "array" if shape_of(field.message_type) == json_pb2.JSON_SHAPE_ARRAY else "object"
 
 
+def map_value(entry: Descriptor) -> FieldDescriptor:
+    """Returns the field of a map's values, given the map field's message type."""
+    return entry.fields_by_name["value"]
+
+
 def array_field(descriptor: Descriptor) -> FieldDescriptor:
     """Returns the one repeated field of a message that stands for a JSON array."""
     (field,) = descriptor.fields
@@ -75,5 +80,5 @@ def array_field(descriptor: Descriptor) -> FieldDescriptor:
 
 
 def descriptor_of(message_class: "type[Message]") -> Descriptor:
-    """Returns the class's descriptor."""
-    return message_class.DESCRIPTOR
+    """Returns the class's descriptor, under the one type that its C and Python forms share."""
+    return cast("Descriptor", message_class.DESCRIPTOR)

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quillgate_core.key_format import (
     BASE62,
     KEY_ID_PATTERN,

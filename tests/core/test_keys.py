@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fakes.site import Site
+
 from quillgate_core.errors import InvalidRequest, KeyInvalid, KeyNotFound, KeyRevoked, ScopeMissing, WorkspaceNotFound
 from quillgate_core.key_format import is_well_formed
 from quillgate_core.keys import MAX_OVERLAP_S, KeyChanges, Keys
@@ -85,10 +87,10 @@ def test_bad_values_are_refused(site: Site, changes: KeyChanges, param: str) -> 
         site.keys.update(site.admin, key.key_id, changes=changes)
     assert caught.value.metadata == {"param": param}
     assert site.keys.get(site.admin, key.key_id) == key
-    good = {"name": "n", "scopes": [INFERENCE], "allowed_models": [], "expire_time": None}
+    good: dict[str, Any] = {"name": "n", "scopes": [INFERENCE], "allowed_models": [], "expire_time": None}
     given = {name: getattr(changes, name) for name in good if getattr(changes, name) != getattr(KeyChanges(), name)}
     with pytest.raises(InvalidRequest) as caught:
-        site.keys.create(site.admin, workspace_id=key.workspace_id, **(good | given))  # type: ignore[arg-type]
+        site.keys.create(site.admin, workspace_id=key.workspace_id, **(good | given))
     assert caught.value.metadata == {"param": param}
     assert site.keys.list(site.admin, workspace_id=key.workspace_id) == ((key,), "")
 
@@ -105,7 +107,7 @@ def test_update_changes_only_what_is_named(site: Site) -> None:
         (KeyChanges(expire_time=None), {"expire_time": None}),
     ]
     for changes, expected in steps:
-        key = replace(key, revision=key.revision + 1, **expected)  # type: ignore[arg-type]
+        key = replace(key, revision=key.revision + 1, **expected)
         assert site.keys.update(site.admin, key.key_id, changes=changes) == key
         assert site.replica().authenticate(secret).key_revision == key.revision
     assert site.keys.get(site.admin, key.key_id) == key

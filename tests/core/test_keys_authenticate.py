@@ -8,6 +8,8 @@ from typing import Never
 import pytest
 from fakes.clock import FakeClock
 from fakes.site import PEPPER, Site, make_keys
+from sqlalchemy import Engine
+
 from quillgate_core.errors import KeyInvalid, Overloaded
 from quillgate_core.key import Credential, Key, KeyEdit, NewKey, NewSecret
 from quillgate_core.key_format import new_secret
@@ -15,7 +17,6 @@ from quillgate_core.keys import KeyChanges, Keys
 from quillgate_core.page import PageStart
 from quillgate_core.principal import INFERENCE, SCOPES, Principal
 from quillgate_core.principal_cache import PrincipalCache
-from sqlalchemy import Engine
 
 
 class FakeAbsentKeyStore:
@@ -55,7 +56,9 @@ class FakeAbsentKeyStore:
         raise Overloaded("away")
 
 
-@pytest.mark.parametrize("secret", ["", "sk-other", "qg_live_", "qg_live_" + "a" * 36, new_secret() + " ", "\ud800", "\0"])
+@pytest.mark.parametrize(
+    "secret", ["", "sk-other", "qg_live_", "qg_live_" + "a" * 36, new_secret() + " ", "\ud800", "\0"]
+)
 def test_malformed_secret_costs_no_query(secret: str) -> None:
     """Shape and checksum are looked at first, so junk never reaches the database."""
     store = FakeAbsentKeyStore()
@@ -165,11 +168,12 @@ def test_every_change_shows_in_the_revision(site: Site) -> None:
     key, secret = site.key(site.workspace().workspace_id, INFERENCE)
     here = site.replica()
     revisions = [here.authenticate(secret).key_revision]
-    for change in (
+    changes: list[Callable[[], Key]] = [
         lambda: site.keys.update(site.admin, key.key_id, changes=KeyChanges(name="new")),
         lambda: site.keys.rotate(site.admin, key.key_id, overlap_s=60)[0],
         lambda: site.keys.revoke(site.admin, key.key_id),
-    ):
+    ]
+    for change in changes:
         remembered = here.authenticate_cached(secret)
         assert remembered is not None and remembered.key_revision == revisions[0]
         revisions.append(change().revision)
@@ -234,7 +238,7 @@ def test_first_start_makes_one_admin_key(engine: Engine) -> None:
     secret = keys.bootstrap()
     assert secret is not None
     principal = keys.authenticate(secret)
-    assert (principal.scopes, principal.allowed_models, principal.expire_time) == (set(SCOPES), (), None)
+    assert (principal.scopes, principal.allowed_models, principal.expire_time) == (frozenset(SCOPES), (), None)
     with engine.connect() as connection:
         row = connection.exec_driver_sql("SELECT workspace_id, name, daily_message_allowance FROM workspaces").one()
     assert tuple(row) == (principal.workspace_id, "default", None)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes.site import Site
+
 from quillgate_core.errors import InvalidRequest, ModelNotAllowed, ScopeMissing
 from quillgate_core.keys import KeyChanges
 from quillgate_core.principal import (

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.page import PageStart, check_page_size, parse_page_token
 

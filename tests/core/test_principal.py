@@ -1,6 +1,7 @@
 """The principal: what a key may do, decided from its own values alone."""
 
 import pytest
+
 from quillgate_core.errors import ModelNotAllowed, ScopeMissing, WorkspaceNotFound
 from quillgate_core.principal import INFERENCE, PLATFORM_ADMIN, SCOPES, Principal
 

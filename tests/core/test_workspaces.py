@@ -1,7 +1,10 @@
 """The workspaces: who may see, make and change them, and which names and allowances are taken."""
 
+from collections.abc import Callable
+
 import pytest
 from fakes.site import Site
+
 from quillgate_core.errors import InvalidRequest, ScopeMissing, WorkspaceNotFound
 from quillgate_core.principal import (
     INFERENCE,
@@ -37,10 +40,11 @@ def test_impossible_allowance_is_refused(site: Site, allowance: int) -> None:
 @pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\0b", "a\nb", "a\x7fb", "\ud800", "a\u2028b"])
 def test_unsafe_name_is_refused(site: Site, name: str) -> None:
     """A name is 1 to 200 characters that are safe to print and to store."""
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: site.workspaces.create(site.admin, name=name, daily_message_allowance=None),
         lambda: site.workspaces.update(site.admin, changes=WorkspaceChanges(name=name)),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(InvalidRequest) as caught:
             attempt()
         assert caught.value.metadata == {"param": "name"}

@@ -46,7 +46,7 @@ BodyStep = bytes | float | asyncio.Event | Step
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
-    """What to answer one request; a `steps` before the headers can be had with `before`."""
+    """What to answer one request: `before` is done before the headers are sent, `steps` after."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -90,14 +90,14 @@ def default_answer(request: RecordedRequest) -> ScriptedAnswer:
 
 
 class ScriptedUpstream:
-    """The server; an async context manager. `connections` counts the TCP connections that were ever accepted."""
+    """The server, as an async context manager."""
 
     def __init__(self, *, fallback: Fallback = default_answer) -> None:
         self._fallback = fallback
         self._answers: list[ScriptedAnswer] = []
         self._arrival = asyncio.Condition()
         self._runner: web.AppRunner | None = None
-        self._transports: list[asyncio.BaseTransport] = []
+        self._transports: set[asyncio.BaseTransport] = set()
         self.requests: list[RecordedRequest] = []
         self.base_url = ""
 
@@ -133,8 +133,8 @@ class ScriptedUpstream:
         return self.requests[count - 1]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if request.transport is not None and request.transport not in self._transports:
-            self._transports.append(request.transport)
+        if request.transport is not None:
+            self._transports.add(request.transport)
         recorded = RecordedRequest(request.method, request.path, request.headers.copy(), await request.read())
         async with self._arrival:
             self.requests.append(recorded)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from fakes.clock import FakeClock
+from sqlalchemy import Engine, text
+
 from quillgate_core.keys import Key, Keys
 from quillgate_core.principal import Principal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.workspaces import Workspace, Workspaces
-from sqlalchemy import Engine, text
-
-from fakes.clock import FakeClock
 
 PEPPER = bytes(range(32))
 

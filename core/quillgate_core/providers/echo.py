@@ -27,7 +27,6 @@ from quillgate.v1.chat_completion_pb2 import (
     Tool,
     ToolCall,
 )
-
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.upstream import PreparedChat
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from quillgate_codec import JsonError, chat_request, load_json, provider_chat_answer, provider_chat_chunk
 from yarl import URL
 
+from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from quillgate_codec import JsonError, chat_request, load_json, provider_chat_answer, provider_chat_chunk
 from quillgate_core.errors import InvalidRequest, QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse

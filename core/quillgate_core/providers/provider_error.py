@@ -14,7 +14,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from quillgate_codec import JsonError, load_json
-
 from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
 from quillgate_core.providers.redaction import redact
 from quillgate_core.secret import Secret

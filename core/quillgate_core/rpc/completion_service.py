@@ -6,7 +6,6 @@ from typing import Any
 
 from quillgate.v1 import completion_service_pb2 as pb
 from quillgate.v1.completion_service_pb2_grpc import CompletionServiceServicer
-
 from quillgate_core.completions import ChatBatch, Completions
 from quillgate_core.rpc.call import CurrentCall, current_call
 from quillgate_core.rpc.convert import from_receipt, from_reservation
@@ -30,7 +29,7 @@ class CompletionService(CompletionServiceServicer):
             response.receipt.CopyFrom(from_receipt(receipt))
         return response
 
-    async def StreamChatCompletion(  # type: ignore[override]  # noqa: N802
+    async def StreamChatCompletion(  # noqa: N802
         self, request: pb.StreamChatCompletionRequest, context: Any
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answers in pieces."""

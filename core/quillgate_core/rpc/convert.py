@@ -5,8 +5,8 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from quillgate.v1 import key_service_pb2, metering_service_pb2, workspace_service_pb2
 
+from quillgate.v1 import key_service_pb2, metering_service_pb2, workspace_service_pb2
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.key import Key

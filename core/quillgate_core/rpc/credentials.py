@@ -19,7 +19,7 @@ def new_request_id() -> str:
 
 
 def request_id_of(metadata: Metadata) -> str:
-    """Returns the caller's `x-request-id`, or a new one; raises InvalidRequest for one that is not 1-128 visible ASCII."""
+    """Returns the caller's `x-request-id`, or a new one; raises InvalidRequest unless it is 1-128 visible ASCII."""
     for name, value in metadata:
         if name == "x-request-id":
             if isinstance(value, str) and _REQUEST_ID.fullmatch(value):

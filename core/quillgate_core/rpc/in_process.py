@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NoReturn
 
 import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 from quillgate_core.rpc.interceptor import CallInterceptor
 
@@ -19,7 +20,7 @@ _OK = (grpc.StatusCode.OK, "", ())
 class InProcessContext:
     """What servicers and interceptors may ask of gRPC's ServicerContext, no more."""
 
-    __slots__ = ("_metadata", "details", "code", "trailers")
+    __slots__ = ("_metadata", "code", "details", "trailers")
 
     def __init__(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         self._metadata = metadata
@@ -36,7 +37,8 @@ class InProcessContext:
 
     def error(self) -> grpc.aio.AioRpcError:
         """Returns the status as the caller's exception."""
-        return grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(*self.trailers), self.details)
+        trailers = grpc.aio.Metadata(*self.trailers)
+        return grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), trailers, self.details, None)
 
 
 class InProcessServer:
@@ -54,7 +56,7 @@ class InProcessServer:
         """Takes the same handlers once more, as newer generated code gives them; nothing to do."""
 
     def handler(self, method: str) -> Any:
-        """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`; LookupError if none."""
+        """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`; raises LookupError."""
         details = _Details(method)
         for generic in self._generic:
             handler = generic.service(details)
@@ -69,7 +71,7 @@ class _Details:
         self.invocation_metadata = ()
 
 
-class InProcessChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpc's stubs type it as Any
+class InProcessChannel(grpc.aio.Channel):
     """The channel that generated stubs take."""
 
     def __init__(self, server: InProcessServer) -> None:
@@ -123,7 +125,7 @@ class _Callable:
         if self._serve is None:
             handler = self._server.handler(self._method)
             self._serve = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        return self._serve  # type: ignore[return-value]
+        return self._serve
 
 
 class _UnaryCallable(_Callable):
@@ -240,20 +242,20 @@ class _StreamCall(_Call):
 
     async def __anext__(self) -> Any:
         response = await self.read()
-        if response is grpc.aio.EOF:
+        if response is EOF:
             raise StopAsyncIteration
         return response
 
     async def read(self) -> Any:
-        """Returns the next message, or grpc.aio.EOF after the last."""
+        """Returns the next message, or `grpc.aio.EOF` after the last."""
         if self._cancelled:
             raise asyncio.CancelledError
         if self._done:
-            return grpc.aio.EOF
+            return EOF
         try:
             return await self._wait(anext(self._responses))
         except StopAsyncIteration:
-            return grpc.aio.EOF
+            return EOF
 
     def _abandon(self) -> None:
         self._done = True

@@ -38,7 +38,7 @@ _Unary = Callable[[Any, Any], Awaitable[Any]]
 _Stream = Callable[[Any, Any], AsyncIterator[Any]]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's stubs type it as Any
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic at run time
     """Authenticates, admits and translates; `threads` runs everything that touches the database."""
 
     def __init__(self, keys: Keys, threads: Executor, *, completions: Capacity, admin: Capacity) -> None:
@@ -46,7 +46,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         self._threads = threads
         self._completions = completions
         self._admin = admin
-        self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler]] = {}
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Returns the wrapped handler of the method, or None for a method that does not exist."""

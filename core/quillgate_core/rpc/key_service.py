@@ -4,7 +4,6 @@ from typing import Any, Final
 
 from quillgate.v1 import key_service_pb2 as pb
 from quillgate.v1.key_service_pb2_grpc import KeyServiceServicer
-
 from quillgate_core.keys import DEFAULT_SCOPES, KeyChanges, Keys
 from quillgate_core.rpc.call import CurrentCall, current_call
 from quillgate_core.rpc.convert import from_key, to_seconds, to_time

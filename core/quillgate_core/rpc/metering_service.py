@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from quillgate.v1 import metering_service_pb2 as pb
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceServicer
-
 from quillgate_core.counting import TOKENS_PER_MESSAGE, Usage, counted_messages, explain
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.metering import Metering
@@ -39,7 +38,7 @@ class MeteringService(MeteringServiceServicer):
         self._metering = metering
         self._call = call
 
-    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # type: ignore[override]  # noqa: N802
+    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: N802
         """Sets messages aside."""
         lifetime_s = to_seconds(request.lifetime, param="lifetime") if request.HasField("lifetime") else LIFETIME_S
         hold = counted_messages(_usage(request, "max_usage"))
@@ -59,7 +58,7 @@ class MeteringService(MeteringServiceServicer):
         )
         return pb.ReserveResponse(reservation=from_reservation(reservation))
 
-    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:  # type: ignore[override]  # noqa: N802
+    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:  # noqa: N802
         """Ends a reservation with its usage."""
         receipt = await self._metering.settle(
             Settle(
@@ -71,13 +70,13 @@ class MeteringService(MeteringServiceServicer):
         )
         return pb.SettleResponse(receipt=from_receipt(receipt))
 
-    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:  # type: ignore[override]  # noqa: N802
+    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:  # noqa: N802
         """Ends a reservation without charge."""
         workspace_id = self._workspace(request.workspace_id)
         receipt = await self._metering.release(Release(workspace_id=workspace_id, request_id=request.request_id))
         return pb.ReleaseResponse(remaining_messages=receipt.remaining_messages)
 
-    async def Record(self, request: pb.RecordRequest, context: Any) -> pb.RecordResponse:  # type: ignore[override]  # noqa: N802
+    async def Record(self, request: pb.RecordRequest, context: Any) -> pb.RecordResponse:  # noqa: N802
         """Counts a usage that is already known."""
         receipt = await self._metering.record(
             Record(

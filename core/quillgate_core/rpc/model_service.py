@@ -4,7 +4,6 @@ from typing import Any
 
 from quillgate.v1 import model_service_pb2 as pb
 from quillgate.v1.model_service_pb2_grpc import ModelServiceServicer
-
 from quillgate_core.catalogue import Catalogue, Model
 from quillgate_core.errors import InvalidRequest, ModelNotFound
 from quillgate_core.principal import INFERENCE

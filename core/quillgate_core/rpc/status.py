@@ -1,9 +1,9 @@
 """The first of the two translations of an error: exception -> gRPC status with `google.rpc.ErrorInfo`."""
 
 import grpc
+
 from quillgate.v1 import error_reason_pb2
 from quillgate_codec.error_info import ERROR_INFO_TYPE, STATUS_DETAILS_KEY
-
 from quillgate_core import errors
 
 DOMAIN = "quillgate"

@@ -4,7 +4,6 @@ from typing import Any, Final
 
 from quillgate.v1 import workspace_service_pb2 as pb
 from quillgate.v1.workspace_service_pb2_grpc import WorkspaceServiceServicer
-
 from quillgate_core.rpc.call import CurrentCall, current_call
 from quillgate_core.rpc.convert import from_workspace
 from quillgate_core.rpc.masks import masked

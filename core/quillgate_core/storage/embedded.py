@@ -92,7 +92,7 @@ class EmbeddedPostgres:
 
     def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0, package: str = PACKAGE) -> None:
         self._package = package
-        self._data_dir = data_dir.absolute()
+        self._data_dir = data_dir.resolve()
         self._cluster = self._data_dir / "postgres"
         self._log = self._data_dir / "postgres.log"
         self._start_timeout_s = start_timeout_s
@@ -198,18 +198,23 @@ class EmbeddedPostgres:
         """
         deadline = time.monotonic() + self._start_timeout_s
         process: subprocess.Popen[bytes] | None = None
-        while time.monotonic() < deadline:
-            postmaster = self._postmaster()
-            if postmaster and postmaster.ready and postmaster.answers():
-                return postmaster
-            if process is None:
-                process = self._launch(binaries, account)
-            elif process.poll() is not None:
-                if "postmaster.pid" not in self._log_end():
-                    raise self._refusal("ended at once")
-                process = None
-            time.sleep(_POLL_S)
-        raise self._refusal(f"was not ready after {self._start_timeout_s:.0f} s")
+        try:
+            while time.monotonic() < deadline:
+                postmaster = self._postmaster()
+                if postmaster and postmaster.ready and postmaster.answers():
+                    return postmaster
+                if process is None:
+                    process = self._launch(binaries, account)
+                elif process.poll() is not None:
+                    if "postmaster.pid" not in self._log_end():
+                        raise self._refusal("ended at once")
+                    process = None
+                time.sleep(_POLL_S)
+            raise self._refusal(f"was not ready after {self._start_timeout_s:.0f} s")
+        except BaseException:
+            if process is not None:
+                process.send_signal(signal.SIGQUIT)
+            raise
 
     def _launch(self, binaries: Path, account: DatabaseAccount) -> "subprocess.Popen[bytes]":
         settings = _SETTINGS | {"unix_socket_directories": str(self._socket_dir(account))}
@@ -279,7 +284,7 @@ def _binaries(package: str) -> Path:
     """Find PostgreSQL in the optional package, without importing it: the import alone would write lock files."""
     found = importlib.util.find_spec(package)
     for location in found.submodule_search_locations or () if found else ():
-        binaries = Path(location) / "pginstall18" / "bin"
+        binaries = Path(location).resolve() / "pginstall18" / "bin"
         if (binaries / "postgres").exists():
             return binaries
     raise StartupError(

@@ -32,7 +32,7 @@ _WRITE_LAST_USED = text(
     WITH used AS (SELECT * FROM unnest(CAST(:key_ids AS text[]), CAST(:ages_s AS float8[])) AS u (key_id, age_s)),
     locked AS (SELECT key_id FROM keys WHERE key_id = ANY (:key_ids) ORDER BY key_id FOR NO KEY UPDATE)
     UPDATE keys
-    SET last_used_time = greatest(keys.last_used_time, clock_timestamp() - make_interval(secs => used.age_s))
+    SET last_used_time = greatest(keys.last_used_time, statement_timestamp() - make_interval(secs => used.age_s))
     FROM used JOIN locked USING (key_id)
     WHERE keys.key_id = used.key_id
     """

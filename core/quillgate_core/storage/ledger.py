@@ -44,7 +44,7 @@ class DayMoved(Exception):  # noqa: N818 - asks for another attempt, is no failu
 def connect_ledger(database_url: str) -> psycopg.Connection:
     """Open the dedicated connection of a writer; a dead peer is noticed within about ten seconds.
 
-    Autocommit, because the ledger sends its own BEGIN and COMMIT within the pipeline.
+    Autocommit, because the ledger's transactions are pipelines, which begin and commit by themselves.
     """
     settings: dict[str, Any] = {**connect_arguments(database_url), **KEEPALIVE}
     url = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
@@ -82,7 +82,7 @@ class Ledger:
             try:
                 return self._attempt(connection, steps, trusts_days=trusts_days)
             except DayMoved:
-                trusts_days = trusts_days and True
+                continue
             except LockMissing:
                 self._known_days.clear()
                 trusts_days = False
@@ -93,6 +93,8 @@ class Ledger:
         starting = {step.workspace_id for step in steps if isinstance(step, Reserve | Record)}
         lock_keys = _ending_days(connection, steps, trusts_days=trusts_days)
         lock_keys.update((workspace_id, today) for workspace_id in starting)
+        # All statements of a pipeline are one transaction, which its end commits. Nothing but empty daily rows is
+        # written before the last statement, so leaving early needs no rollback.
         with connection.pipeline():
             self._replan(connection)
             self._ensure_daily_rows(connection, starting, today)

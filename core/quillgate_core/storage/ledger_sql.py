@@ -63,15 +63,16 @@ FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
 WRITE: Final = b"""
 WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
     INSERT INTO ledger (
-        workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens, cached_tokens,
-        completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome, expire_time,
-        reserve_time, settle_time
+        workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens,
+        cached_tokens, completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome,
+        expire_time, reserve_time, settle_time
     )
     SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
     FROM p, json_to_recordset(%s::text::json) AS r(
         workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
-        counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint, usage_source text,
-        key_id text, endpoint text, model text, upstream text, usage_clamped boolean, outcome text, expire_time timestamptz
+        counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint,
+        usage_source text, key_id text, endpoint text, model text, upstream text, usage_clamped boolean,
+        outcome text, expire_time timestamptz
     )
 ), ended AS (
     UPDATE ledger l

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from quillgate_core.storage.embedded import EmbeddedPostgres
 from quillgate_core.storage.startup import StartupError
 
@@ -60,7 +61,7 @@ def start_owner(data_dir: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"
 
 def _ask(url: str, query: str) -> object:
     with psycopg.connect(url) as connection:
-        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(query).fetchone()
     assert row is not None
     return row[0]
 
@@ -227,3 +228,14 @@ def test_stale_socket_is_no_server(data_dir: Path) -> None:
         left.bind(str(data_dir / "postgres" / ".s.PGSQL.5432"))
     pid_file.write_text(f"{os.getpid()}\n{data_dir}/postgres\n1\n5432\n{data_dir}/postgres\n\n1 1\nready\n")
     assert server.server_pid is None
+
+
+def test_start_that_takes_too_long_leaves_no_process(data_dir: Path) -> None:
+    """A server that is not ready in time is stopped again, and the error says how long was waited."""
+    with EmbeddedPostgres(data_dir) as server:
+        pass
+    with pytest.raises(StartupError, match="not ready after 0 s"):
+        EmbeddedPostgres(data_dir, start_timeout_s=0.001).start()
+    _wait_until(lambda: server.server_pid is None)
+    with EmbeddedPostgres(data_dir) as server:
+        assert _ask(server.url, "SELECT 1") == 1

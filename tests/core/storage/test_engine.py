@@ -1,11 +1,12 @@
 """The engine: which URLs it takes, what every connection is limited to, and how failures of the database surface."""
 
 import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+
 from quillgate_core.errors import Overloaded
 from quillgate_core.storage.engine import database_errors, make_engine, refuse_unsafe_durability
 from quillgate_core.storage.startup import StartupError
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import IntegrityError
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -16,7 +17,9 @@ def test_every_spelling_of_a_postgresql_url_works(scheme: str) -> None:
     assert engine.dialect.name == "postgresql"
 
 
-@pytest.mark.parametrize("url", ["sqlite:///x", "mysql://u:hunter2@h/d", "postgresql+asyncpg://u:hunter2@h/d", "hunter2"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x", "mysql://u:hunter2@h/d", "postgresql+asyncpg://u:hunter2@h/d", "hunter2"]
+)
 def test_other_databases_are_refused_without_repeating_the_url(url: str) -> None:
     """Only PostgreSQL is accepted, and the error holds no password."""
     with pytest.raises(StartupError) as caught:
@@ -89,7 +92,9 @@ def test_cut_connection_is_overload_and_the_next_one_works(engine: Engine) -> No
 
 def test_our_own_mistakes_pass_through(engine: Engine) -> None:
     """A broken constraint is not disguised as overload, since trying again cannot help."""
-    insert = text("INSERT INTO keys (key_id, workspace_id, name, scopes, allowed_models) VALUES ('k', 'w', 'n', '{}', '{}')")
+    insert = text(
+        "INSERT INTO keys (key_id, workspace_id, name, scopes, allowed_models) VALUES ('k', 'w', 'n', '{}', '{}')"
+    )
     with pytest.raises(IntegrityError), database_errors(), engine.begin() as connection:
         connection.execute(insert)
 
@@ -100,7 +105,7 @@ def test_durable_server_is_accepted(engine: Engine) -> None:
 
 
 def test_server_without_fsync_is_refused(engine: Engine) -> None:
-    """Where a crash could forget commits, the service does not start. (A function stands in for the server's setting.)"""
+    """Where a crash could forget commits, the service does not start. (A function fakes the setting.)"""
     shadow = "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT 'off' $$"
     _set_for_database(engine, shadow, "search_path = public, pg_catalog")
     with pytest.raises(StartupError, match="fsync=off"):

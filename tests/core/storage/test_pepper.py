@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from quillgate_core.storage.pepper import load_or_create_pepper
 from quillgate_core.storage.startup import StartupError
 

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Engine, inspect, text
+
 from quillgate_core.storage.engine import make_engine
 from quillgate_core.storage.schema import migrate
 from quillgate_core.storage.startup import StartupError
 from quillgate_core.storage.tables import metadata
-from sqlalchemy import CheckConstraint, Engine, inspect, text
 
 
 def test_migrated_schema_equals_the_tables(engine: Engine) -> None:

@@ -1,0 +1,17 @@
+"""A scripted upstream of its own for every test."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.provider_site import ProviderSite
+from fakes.scripted_upstream import ScriptedUpstream
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[ProviderSite]:
+    """A site of this test alone, its providers closed afterwards."""
+    async with ScriptedUpstream() as upstream:
+        site = ProviderSite(upstream)
+        yield site
+        for provider in site.providers:
+            await provider.close()
