@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
+from sqlalchemy import Engine, text
+
 from quillgate_core.counting import Usage
 from quillgate_core.metering import Metering, Reserve, Settle
 from quillgate_core.storage.daily_store import SqlDailyStore
@@ -28,7 +30,6 @@ from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.schema import migrate
 from quillgate_core.storage.writer import GroupedWriter
-from sqlalchemy import Engine, text
 
 OWNER = "bench"
 USAGE = Usage(prompt_tokens=1_000, cached_tokens=200, completion_tokens=300)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quillgate_core.counting import (
     MAX_TOKENS,
     TOKENS_PER_MESSAGE,

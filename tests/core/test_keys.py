@@ -88,7 +88,9 @@ def test_bad_values_are_refused(site: Site, changes: KeyChanges, param: str) -> 
     assert caught.value.metadata == {"param": param}
     assert site.keys.get(site.admin, key.key_id) == key
     good: dict[str, Any] = {"name": "n", "scopes": [INFERENCE], "allowed_models": [], "expire_time": None}
-    given = {name: getattr(changes, name) for name in good if getattr(changes, name) != getattr(KeyChanges(), name)}
+    given: dict[str, Any] = {
+        name: getattr(changes, name) for name in good if getattr(changes, name) != getattr(KeyChanges(), name)
+    }
     with pytest.raises(InvalidRequest) as caught:
         site.keys.create(site.admin, workspace_id=key.workspace_id, **(good | given))
     assert caught.value.metadata == {"param": param}
@@ -99,7 +101,7 @@ def test_update_changes_only_what_is_named(site: Site) -> None:
     """Every member changes alone, each change is a new revision, and None takes an expiry away."""
     key, secret = site.key(site.workspace().workspace_id, INFERENCE, models=("a",))
     end = datetime.now(UTC) + _SOON
-    steps = [
+    steps: list[tuple[KeyChanges, dict[str, Any]]] = [
         (KeyChanges(name="new"), {"name": "new"}),
         (KeyChanges(scopes=[USAGE_READ]), {"scopes": (USAGE_READ,)}),
         (KeyChanges(allowed_models=[]), {"allowed_models": ()}),

@@ -1,6 +1,7 @@
 """A scripted upstream with OpenAI-compatible providers that point at it, for tests of the provider."""
 
 from fakes.scripted_upstream import ScriptedUpstream
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
 from quillgate_codec import chat_request
 from quillgate_core.providers.openai_compatible import OpenAICompatible

@@ -7,6 +7,7 @@ follows a redirect, because both would send a prompt where nobody decided to sen
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -80,7 +81,7 @@ class ProviderResponse:
         return self._response.content.at_eof()
 
     async def drain(self) -> None:
-        """Reads a few bytes that must be the last, so that the connection can be reused; closes it if there are more.
+        """Reads a few bytes that should be the last, so that the connection can be reused; never fails.
 
         The end of a chunked body often comes in a packet of its own after the last event.
         """
@@ -91,8 +92,6 @@ class ProviderResponse:
                     rest += len(data)
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass  # only the reuse is lost
-        finally:
-            self._response.close()
 
 
 class ProviderHttp:
@@ -128,7 +127,8 @@ class ProviderHttp:
             return
         task = asyncio.get_running_loop().create_task(response.drain())
         self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
+        # A callback, because a task that is cancelled before it starts runs no `finally` of its own.
+        task.add_done_callback(partial(self._end_drain, response))
 
     async def close(self) -> None:
         """Closes the pool."""
@@ -138,6 +138,10 @@ class ProviderHttp:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _end_drain(self, response: ProviderResponse, task: asyncio.Task[None]) -> None:
+        self._drains.discard(task)
+        response.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

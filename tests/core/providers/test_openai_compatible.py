@@ -16,11 +16,11 @@ from fakes.scripted_upstream import (
     json_answer,
     sse_answer,
 )
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_codec import chat_request, provider_chat_answer, provider_chat_chunk
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.providers.openai_compatible import OpenAICompatible
-from quillgate_core.secret import Secret
 
 
 def prepared_json(
@@ -130,13 +130,6 @@ async def test_without_a_key_no_authorization_is_sent(site: ProviderSite) -> Non
     assert site.upstream.requests[0].path == "/v1/chat/completions"
 
 
-def test_the_key_shows_nowhere() -> None:
-    """A secret prints as stars, alone and inside other things."""
-    secret = Secret("house-key-42")
-    assert [str(secret), repr(secret), f"{secret}", f"{[secret]}"] == ["***", "***", "***", "[***]"]
-    assert secret.reveal() == "house-key-42"
-
-
 async def test_returns_the_answer_without_loss(site: ProviderSite) -> None:
     """A whole answer comes back as the provider wrote it, unknown members included."""
     answer = chat_answer("Hi", cached_tokens=4, extra={"provider": "Some", "usage_cost": 0.5})
@@ -226,7 +219,7 @@ async def test_connections_are_reused(site: ProviderSite) -> None:
         if stream:
             _ = [chunks async for chunks in provider.stream_chat(prepared)]
             await site.upstream.requests[-1].finished.wait()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)  # for the end of the body
         else:
             await provider.create_chat(prepared)
     assert (len(site.upstream.requests), site.upstream.connections) == (4, 1)

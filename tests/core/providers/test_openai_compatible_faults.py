@@ -19,6 +19,7 @@ from fakes.scripted_upstream import (
     sse_answer,
     sse_event,
 )
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
 from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
 from quillgate_core.providers.openai_compatible import OpenAICompatible
@@ -280,6 +281,24 @@ async def test_a_provider_that_cannot_be_reached_is_unavailable(site: ProviderSi
         await provider.close()
     assert caught.value.message == "The provider `gone` could not be reached."
     assert caught.value.metadata == {"provider": "gone"}
+
+
+async def test_a_handshake_that_hangs_is_a_timeout() -> None:
+    """A host that accepts connections and never speaks TLS is given up after the time for connecting."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        provider = OpenAICompatible(
+            name="fake",
+            base_url=f"https://127.0.0.1:{silent.getsockname()[1]}",
+            limits=dataclasses.replace(SHORT, first_byte_s=30.0),
+        )
+        async with asyncio.timeout(10):
+            with pytest.raises(ProviderTimeout):
+                await provider.create_chat(
+                    provider.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None)
+                )
+        await provider.close()
 
 
 async def test_a_provider_works_again_after_a_failure(site: ProviderSite) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quillgate_core.providers.sse import SseLimitError, SseParser
 
 FRAGMENTS = st.sampled_from(

@@ -39,7 +39,7 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def start_owner(data_dir: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
-    """Starts another process that runs the server of the data directory."""
+    """Starts other processes that run the server of the data directory, and lets them end orderly at last."""
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> "subprocess.Popen[str]":
@@ -55,8 +55,8 @@ def start_owner(data_dir: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"
 
     yield start
     for process in processes:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.communicate("\n")
 
 
 def _ask(url: str, query: str) -> object:

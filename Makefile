@@ -1,0 +1,58 @@
+# The verbs that a person and CI use. Everything is installed into .venv from hash-pinned locks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate --no-emit-package quillgate-proto
+
+.PHONY: run test check proto bench lock clean
+
+run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
+	@$(BIN)/quillgate serve --new-key
+
+test: $(VENV)/dev.stamp  ## Run the tests.
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## Lint, types, layers and the contract's compatibility.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	sh proto/breaking.sh $(BIN)/buf
+
+proto: .venv-proto/stamp  ## Generate the stubs from the contract.
+	rm -rf proto/gen
+	.venv-proto/bin/python proto/generate.py proto/gen
+
+bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger and the whole service.
+	$(BIN)/python bench/codec.py
+	$(BIN)/python bench/ledger.py
+	$(BIN)/python bench/service.py
+
+lock:  ## Resolve the dependencies anew (needs uv).
+	$(LOCK) pyproject.toml --extra embedded --group build --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra embedded --group build --group dev --output-file requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate proto/generate.in --output-file proto/generate.lock
+
+clean:  ## Remove the environments, not the data.
+	rm -rf .venv .venv-proto
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml proto/pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e ./proto -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv-proto/stamp: proto/generate.lock
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r proto/generate.lock
+	@touch $@
