@@ -6,11 +6,13 @@ A database is copied from a migrated template, which takes about 20 ms; so tests
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+import pytest_asyncio
+from service import RunningService, start_service
 from sqlalchemy import Engine, make_url
 
 from quillgate_core.storage.embedded import EmbeddedPostgres
@@ -101,3 +103,10 @@ def make_database(database_server: DatabaseServer, template_database: str) -> It
     yield make
     for url in urls:
         database_server.drop(url)
+
+
+@pytest_asyncio.fixture
+async def running_service(database_url: str, tmp_path: Path) -> AsyncIterator[RunningService]:
+    """The whole service on a fresh database, all in one."""
+    async with start_service(database_url, tmp_path) as service:
+        yield service

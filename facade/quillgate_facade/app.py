@@ -39,7 +39,7 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
     app = web.Application(middlewares=[answering(config, drain)])
     app[CONFIG] = config
     app[DRAIN] = drain
-    api = api_endpoints(ChatHandler(core, config, drain), ModelsHandler(core, config))
+    api = api_endpoints(ChatHandler(core, config, drain), ModelsHandler(core, config, drain))
     add_routes(app, api, probe_endpoints(HealthHandler(core, config, drain)))
     return app
 

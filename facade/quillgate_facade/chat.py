@@ -6,6 +6,7 @@ A client that hangs up cancels the handler, which cancels the call, which reache
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate.v1.completion_service_pb2 import (
     CreateChatCompletionRequest,
@@ -14,11 +15,10 @@ from quillgate.v1.completion_service_pb2 import (
 )
 from quillgate.v1.metering_service_pb2 import Receipt, Reservation
 from quillgate_codec import JsonError, chat_answer, chat_request
-
 from quillgate_facade.answers import JSON_HEADERS, unexpected
 from quillgate_facade.body import read_body
 from quillgate_facade.config import FacadeConfig
-from quillgate_facade.core_client import CoreClient, call_metadata, translated_errors
+from quillgate_facade.core_client import CoreCall, CoreClient, call_metadata
 from quillgate_facade.credential import credential_of
 from quillgate_facade.drain import Drain
 from quillgate_facade.errors import ApiError, from_json_error, internal
@@ -52,18 +52,17 @@ class ChatHandler:
         return await self._answer(request, chat, credential)
 
     async def _answer(self, request: web.Request, chat: ChatCompletionRequest, credential: str) -> web.Response:
-        request_id = request[EXCHANGE].request_id
+        exchange = request[EXCHANGE]
         call = self._completions.CreateChatCompletion(
             CreateChatCompletionRequest(completion=chat),
-            metadata=call_metadata(credential=credential, request_id=request_id),
+            metadata=call_metadata(credential=credential, request_id=exchange.request_id),
             timeout=self._config.completion_timeout_s,
         )
-        self._drain.add(call)
+        guarded = CoreCall(call, self._drain, credential=credential, request_id=exchange.request_id)
         try:
-            with translated_errors(credential=credential, request_id=request_id):
-                answer = await call
+            answer = await guarded.receive(call)
         finally:
-            self._drain.close(call)
+            guarded.close()
         headers = {**JSON_HEADERS, MESSAGES_HEADER: str(answer.receipt.counted_messages)}
         headers.update(_remaining_header(answer.receipt))
         return web.Response(body=chat_answer.to_json(answer.completion), headers=headers)
@@ -76,18 +75,15 @@ class ChatHandler:
             metadata=call_metadata(credential=credential, request_id=exchange.request_id),
             timeout=self._config.completion_timeout_s,
         )
-        self._drain.add(call)
+        guarded = CoreCall(call, self._drain, credential=credential, request_id=exchange.request_id)
         try:
-            messages = aiter(call)
-            with translated_errors(credential=credential, request_id=exchange.request_id):
-                first = await anext(messages, None)
+            relay = _Relay(guarded, aiter(call), exchange, with_usage=chat.stream_options.include_usage)
+            first = await relay.next_message()
             if first is None:
                 raise internal(exchange.request_id)
-            with_usage = chat.stream_options.include_usage
-            relay = _Relay(messages, credential=credential, exchange=exchange, with_usage=with_usage)
             return await relay.run(request, first, self._open(exchange, first))
         finally:
-            self._drain.close(call)
+            guarded.close()
 
     def _open(self, exchange: Exchange, first: StreamChatCompletionResponse) -> EventStream:
         response = web.StreamResponse(headers={**STREAM_HEADERS, **_remaining_header(first.reservation)})
@@ -100,11 +96,15 @@ class ChatHandler:
 class _Relay:
     """Passes the messages of one call on to one client."""
 
-    def __init__(self, messages: Messages, *, credential: str, exchange: Exchange, with_usage: bool) -> None:
+    def __init__(self, call: CoreCall, messages: Messages, exchange: Exchange, *, with_usage: bool) -> None:
+        self._call = call
         self._messages = messages
-        self._credential = credential
         self._exchange = exchange
         self._with_usage = with_usage
+
+    async def next_message(self) -> StreamChatCompletionResponse | None:
+        """Returns the core's next message, None after the last; raises ApiError when the call fails."""
+        return await self._call.receive(anext(self._messages, None))
 
     async def run(
         self, request: web.Request, first: StreamChatCompletionResponse, stream: EventStream
@@ -126,14 +126,14 @@ class _Relay:
 
     async def _pass_on(self, first: StreamChatCompletionResponse, stream: EventStream) -> None:
         """Raises ApiError when the call fails, or ends without the receipt that only complete answers have."""
-        with_usage = self._with_usage
-        message = first
-        await stream.write(chat_frames(message.chunks, with_usage=with_usage))
-        with translated_errors(credential=self._credential, request_id=self._exchange.request_id):
-            async for message in self._messages:
-                if message.chunks:
-                    await stream.write(chat_frames(message.chunks, with_usage=with_usage))
-        if not message.HasField("receipt"):
+        message: StreamChatCompletionResponse | None = first
+        settled = False
+        while message is not None:
+            settled = message.HasField("receipt")
+            if message.chunks:
+                await stream.write(chat_frames(message.chunks, with_usage=self._with_usage))
+            message = await self.next_message()
+        if not settled:
             raise internal(self._exchange.request_id)
 
     async def _fail(self, stream: EventStream, error: ApiError) -> None:

@@ -4,21 +4,24 @@ The channel may be a network channel or one inside the process; both have the sh
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
+
 from quillgate.v1.completion_service_pb2_grpc import CompletionServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
-
+from quillgate_facade.drain import Drain
 from quillgate_facade.errors import from_rpc, stopping
 
 if TYPE_CHECKING:
     from grpc_health.v1.health_pb2_grpc import HealthAsyncStub
+
     from quillgate.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
     from quillgate.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+
+ReceivedT = TypeVar("ReceivedT")
 
 #: The metadata of a call, in the form that grpc.aio takes.
 CallMetadata = tuple[tuple[str, str], ...]
@@ -38,19 +41,44 @@ def call_metadata(*, credential: str, request_id: str) -> CallMetadata:
     return (("authorization", f"Bearer {credential}"), ("x-request-id", request_id))
 
 
-@contextmanager
-def translated_errors(*, credential: str, request_id: str) -> Iterator[None]:
-    """Turns the failure of a call into an ApiError.
+class CoreCall:
+    """One call to the core for one client: its errors become ApiErrors, and it never outlives its request.
 
-    A call that the drain cancels raises CancelledError in a task that nobody cancelled: that is told to the client. A
-    task that is itself cancelled, because its client hung up, stays cancelled.
+    Use `receive` for each step and `close` at the end, whatever happened.
     """
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc(error, credential=credential, request_id=request_id) from None
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise stopping() from None
+
+    __slots__ = ("_call", "_credential", "_drain", "_request_id")
+
+    def __init__(self, call: grpc.aio.Call, drain: Drain, *, credential: str, request_id: str) -> None:
+        self._call = call
+        self._drain = drain
+        self._credential = credential
+        self._request_id = request_id
+        drain.add(call)
+
+    async def receive(self, step: Awaitable[ReceivedT]) -> ReceivedT:
+        """Awaits one step of the call; raises ApiError when it fails.
+
+        A call that the drain ended raises CancelledError, in some channels by cancelling this task: that is undone and
+        told to the client. A task that is cancelled because its client hung up stays cancelled.
+        """
+        try:
+            return await step
+        except grpc.RpcError as error:
+            raise from_rpc(error, credential=self._credential, request_id=self._request_id) from None
+        except asyncio.CancelledError:
+            if not self._drain.has_ended(self._call):
+                raise
+            _uncancel_current_task()
+            raise stopping() from None
+
+    def close(self) -> None:
+        """Cancels the call if it still runs, so that the provider stops too."""
+        self._drain.remove(self._call)
+        self._call.cancel()
+
+
+def _uncancel_current_task() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -12,6 +12,7 @@ class Drain:
         self.draining = False
         self._requests = 0
         self._calls: set[grpc.aio.Call] = set()
+        self._ended = False
         self._idle = asyncio.Event()
 
     def enter(self) -> None:
@@ -28,10 +29,13 @@ class Drain:
         """Remembers a call that was made for a request."""
         self._calls.add(call)
 
-    def close(self, call: grpc.aio.Call) -> None:
-        """Forgets a call and cancels it if it still runs, so that the provider stops too."""
+    def remove(self, call: grpc.aio.Call) -> None:
+        """Forgets a call that is over."""
         self._calls.discard(call)
-        call.cancel()
+
+    def has_ended(self, call: grpc.aio.Call) -> bool:
+        """Tells whether the stop ended this call, and not its client."""
+        return self._ended and call in self._calls
 
     async def wait(self, timeout_s: float) -> bool:
         """Begins the stop and waits until no request runs; False when some still do after `timeout_s`."""
@@ -47,5 +51,6 @@ class Drain:
 
     def cancel_calls(self) -> None:
         """Ends every call; their handlers tell the clients that the server stops."""
+        self._ended = True
         for call in list(self._calls):
             call.cancel()

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import grpc
 import msgspec
+
 from quillgate.v1 import error_reason_pb2
 from quillgate_codec import JsonError, error_info
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 from aiohttp import web
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
 from quillgate_codec import chat_chunk
-
 from quillgate_facade.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"

@@ -1,24 +1,17 @@
 """A facade on a free port in front of a scripted core, with clients that are closed at the end."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import grpc.aio
 import pytest
 from aiohttp import ClientSession
+from fakes.facade_site import KEY, StartFacade, client_of, config
 from fakes.fake_core import FakeCore
 from openai import AsyncOpenAI
+
 from quillgate_facade.app import FacadeServer, build_app, serve
 from quillgate_facade.config import FacadeConfig
-
-KEY = "qg_live_" + "a" * 32 + "wxyz"
-
-StartFacade = Callable[[FacadeConfig], Awaitable[FacadeServer]]
-
-
-def config(**changes: float) -> FacadeConfig:
-    """The defaults, on a free port, with a short drain."""
-    return FacadeConfig(**{"port": 0, "drain_timeout_s": 0.2, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -54,11 +47,6 @@ async def http(facade: FacadeServer) -> AsyncIterator[ClientSession]:
     """An HTTP client of the facade that presents a key."""
     async with client_of(facade) as session:
         yield session
-
-
-def client_of(server: FacadeServer) -> ClientSession:
-    """Another HTTP client that presents a key."""
-    return ClientSession(f"http://127.0.0.1:{server.port}", headers={"authorization": f"Bearer {KEY}"})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A core on a real gRPC server that does what a test scripts: answers, pieces, pauses, errors, and notes what it saw."""
+"""A core on a real gRPC server that does what a test scripts: answers, pauses, errors, and notes what it saw."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from quillgate.v1 import completion_service_pb2_grpc, error_reason_pb2, model_service_pb2_grpc
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
 from quillgate.v1.completion_service_pb2 import (
@@ -157,7 +158,7 @@ class FakeCore:
     async def note(self, request: Any, context: Any) -> None:
         """Remembers the call, and fails it when the script says so."""
         self.requests.append(request)
-        self.metadata.append({key: value for key, value in context.invocation_metadata()})
+        self.metadata.append(dict(context.invocation_metadata()))
         self.deadlines_s.append(context.time_remaining())
         self.started.set()
         if self.script.failure is not None:
@@ -175,6 +176,7 @@ class FakeCore:
 
 
 async def fail(context: Any, failure: FakeFailure) -> None:
+    """Ends the call as the failure says."""
     context.set_trailing_metadata(failure.trailers())
     await context.abort(failure.code, failure.message)
 
@@ -195,6 +197,7 @@ class _Completions(completion_service_pb2_grpc.CompletionServiceServicer):
     ) -> AsyncIterator[StreamChatCompletionResponse]:
         core = self._core
         await core.note(request, context)
+        whole = False
         try:
             for step in core.script.steps:
                 if isinstance(step, FakeFailure):
@@ -206,9 +209,10 @@ class _Completions(completion_service_pb2_grpc.CompletionServiceServicer):
             while core.script.endless is not None:
                 yield core.script.endless
                 await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            core.cancelled.set()
-            raise
+            whole = True
+        finally:  # a cancellation that comes while a message is sent closes the generator instead
+            if not whole:
+                core.cancelled.set()
 
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from quillgate_codec import JsonError, load_json
 from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
-from quillgate_core.providers.redaction import redact
+from quillgate_core.providers.redaction import MAX_CHARACTERS, redact
 from quillgate_core.secret import Secret
 
 MAX_RETRY_AFTER_S: Final = 120
@@ -97,7 +97,7 @@ class ProviderErrors:
             param=self._redact(report.param, MAX_CODE_CHARACTERS),
         )
 
-    def _redact(self, text: str, max_characters: int = 500) -> str:
+    def _redact(self, text: str, max_characters: int = MAX_CHARACTERS) -> str:
         return redact(text, api_key=self._api_key.reveal() if self._api_key else "", max_characters=max_characters)
 
 
@@ -160,18 +160,20 @@ def _detail_text(detail: Any) -> str:
     """FastAPI's `detail`: a text, or a list of problems that each have a place."""
     if type(detail) is not list:
         return _text(detail)
-    problems = (item for item in detail[:3] if type(item) is dict)
-    return "; ".join(
-        ": ".join(filter(None, (".".join(map(str, item.get("loc") or ())), _text(item.get("msg")))))
-        for item in problems
-    )
+    return "; ".join(_problem_text(item) for item in detail[:3] if type(item) is dict)
+
+
+def _problem_text(problem: dict[str, Any]) -> str:
+    place = problem.get("loc")
+    path = ".".join(_text(step) for step in place) if type(place) is list else ""
+    return f"{path}: {_text(problem.get('msg'))}" if path else _text(problem.get("msg"))
 
 
 def _text(value: Any) -> str:
-    """Texts as they are, integers in decimal, anything else as nothing."""
+    """Texts as they are, integers of a sane size in decimal, anything else as nothing."""
     if type(value) is str:
         return value
-    return str(value) if type(value) is int else ""
+    return str(value) if type(value) is int and abs(value) < 2**63 else ""
 
 
 def _words(report: ErrorReport) -> frozenset[str]:

@@ -68,7 +68,10 @@ class GroupedWriter:
         self._thread.start()
 
     def close(self, timeout_s: float) -> bool:
-        """Refuse new work, land what is queued, and stop; False when the time was not enough to land everything."""
+        """Refuse new work, land what is queued, and stop; False when the time was not enough to land everything.
+
+        To be called when all requests have ended: what is posted later is left to the recovery of this process's rows.
+        """
         self._is_closing = True
         self._queue.put(None)
         self._thread.join(timeout_s)
@@ -98,6 +101,9 @@ class GroupedWriter:
 
     def post(self, step: Settle | Release) -> None:
         """Queue the end of a reservation from any thread; it lands without an answer, a refusal is logged."""
+        if self._stopped.is_set():
+            logger.error("the end of %s comes after the writer's: recovery will charge its hold", step.request_id)
+            return
         self._queue.put(StepTicket.without_answer(step, self.post))
 
     def _refuse_when_full(self) -> None:
@@ -108,15 +114,13 @@ class GroupedWriter:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            tickets = self._take()
-            if tickets:
-                self._land(tickets)
-            elif self._is_closing:
+            self._land(self._take())
+            if self._is_closing and self._queue.empty():
                 break
         self._disconnect()
 
     def _take(self) -> list[StepTicket]:
-        """Wait for a step, then take all that are queued; an empty answer means the end of the queue was reached."""
+        """Wait for a step, then take what is queued; nothing but `close` wakes it without one."""
         first = self._queue.get()
         tickets = [] if first is None else [first]
         while len(tickets) < self._max_batch_steps:

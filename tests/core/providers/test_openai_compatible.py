@@ -39,7 +39,14 @@ def prepared_json(
 
 def test_the_request_goes_through_unchanged_but_for_model_and_stream() -> None:
     """What the client sent reaches the provider as it is, known or not, null or empty."""
-    members = {"temperature": 0.2, "top_k": 5, "stop": None, "tools": [], "metadata": {}, "provider": {"order": ["a"]}}
+    members: dict[str, Any] = {
+        "temperature": 0.2,
+        "top_k": 5,
+        "stop": None,
+        "tools": [],
+        "metadata": {},
+        "provider": {"order": ["a"]},
+    }
     assert prepared_json(members) == {"model": "m", "messages": [], "stream": False, **members}
 
 
@@ -263,7 +270,7 @@ async def test_cancelling_closes_the_connection(site: ProviderSite, stream: bool
     answer = sse_answer(b": waiting\n\n", Step.HANG)
     hanging = type(answer)(200, headers, answer.steps, [Step.HANG] if step == "before headers" else [])
     site.upstream.script(hanging)
-    task = asyncio.create_task(site.stream([]) if stream else site.create())  # type: ignore[arg-type]
+    task = asyncio.create_task(site.stream([]) if stream else site.create())
     request = await site.upstream.wait_for_requests()
     await asyncio.sleep(0.05)
     task.cancel()

@@ -204,7 +204,8 @@ async def test_a_stalled_answer_is_a_timeout(site: ProviderSite) -> None:
 
 async def test_comments_cannot_prolong_a_call_beyond_its_total(site: ProviderSite) -> None:
     """A provider that only keeps the connection alive is given up after the total time."""
-    site.upstream.script(sse_answer(*[b": ping\n\n", 0.1] * 100))
+    steps: list[BodyStep] = [b": ping\n\n", 0.1]
+    site.upstream.script(sse_answer(*steps * 100))
     limits = dataclasses.replace(SHORT, stall_s=5.0, total_s=0.5)
     _, failure = await outcome(site, stream=True, limits=limits)
     assert isinstance(failure, ProviderTimeout)

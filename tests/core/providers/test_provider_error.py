@@ -62,7 +62,7 @@ def test_every_status_has_its_error(status: int, expected: type[QuillgateError])
             "",
             "",
         ),
-        ({"detail": [{"loc": 5, "msg": 5}, 7]}, REFUSED, "", ""),
+        ({"detail": [{"loc": 5, "msg": None}, 7]}, REFUSED, "", ""),
         ({"error": {"message": {"no": "text"}, "code": [1], "param": 10**5000 // 10**4000}}, REFUSED, "", ""),
         ({"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": "m"}}}, "m", "", ""),
         (
@@ -188,7 +188,7 @@ def test_credentials_are_hidden_and_the_rest_is_kept(text: str, safe: str) -> No
 @pytest.mark.parametrize(("length", "cut"), [(499, False), (500, False), (501, True)])
 def test_long_texts_are_cut(length: int, cut: bool) -> None:
     """A text over 500 characters is cut and says so."""
-    text = redact("ab " * 1000, api_key="")[:0] + redact("é" * length, api_key="")
+    text = redact("é" * length, api_key="")
     assert len(text) == min(length, MAX_CHARACTERS)
     assert text.endswith("…") is cut
 

@@ -1,0 +1,155 @@
+"""A whole service for tests: real core, real facade, real PostgreSQL, and a scripted provider behind it.
+
+`together` reaches core over the in-process channel, as `quillgate serve` does; `apart` over TCP, as `serve facade` does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+import psycopg
+from fakes.scripted_upstream import ScriptedUpstream
+from quillgate.v1 import key_service_pb2, key_service_pb2_grpc, workspace_service_pb2, workspace_service_pb2_grpc
+from quillgate_core.app import Core
+from quillgate_core.config import Config
+from quillgate_core.storage.database import Database
+from quillgate_facade.app import build_app
+from quillgate_facade.app import serve as serve_facade
+from quillgate_facade.config import FacadeConfig
+
+Shape = Literal["together", "apart"]
+
+MODEL = "scripted/model"
+"""The model that the scripted provider serves, whose answers hold one message of the allowance at most."""
+
+BIG_MODEL = "scripted/big"
+"""The same with an output limit of several messages."""
+
+_CATALOGUE = """
+[providers.scripted]
+base_url = "{base_url}"
+
+[[models]]
+id = "scripted/model"
+context_window = 128000
+max_output_tokens = 8192
+upstreams = [{{ provider = "scripted", model = "upstream-model" }}]
+
+[[models]]
+id = "scripted/big"
+context_window = 1000000
+max_output_tokens = 64000
+upstreams = [{{ provider = "scripted", model = "upstream-big" }}]
+"""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A workspace with one developer key."""
+
+    workspace_id: str
+    key_id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """What a test needs to talk to the service."""
+
+    http_url: str
+    grpc_address: str
+    admin_key: str
+    developer_key: str
+    upstream: ScriptedUpstream
+    core: Core
+    database_url: str
+
+    @property
+    def base_url(self) -> str:
+        """What a client is configured with."""
+        return f"{self.http_url}/api/openai/v1"
+
+    def metadata(self, key: str = "") -> tuple[tuple[str, str], ...]:
+        """The gRPC metadata of a key, by default the admin's."""
+        return (("authorization", f"Bearer {key or self.admin_key}"),)
+
+    async def tenant(self, *, allowance: int | None = None, **key: Any) -> Tenant:
+        """Makes a workspace and a key in it."""
+        workspaces: Any = workspace_service_pb2_grpc.WorkspaceServiceStub(self.core.channel)
+        keys: Any = key_service_pb2_grpc.KeyServiceStub(self.core.channel)
+        made = await workspaces.CreateWorkspace(
+            workspace_service_pb2.CreateWorkspaceRequest(name="tenant", daily_message_allowance=allowance),
+            metadata=self.metadata(),
+        )
+        workspace_id = made.workspace.workspace_id
+        created = await keys.CreateKey(
+            key_service_pb2.CreateKeyRequest(workspace_id=workspace_id, name="developer", **key),
+            metadata=self.metadata(),
+        )
+        return Tenant(workspace_id, created.key.key_id, created.secret)
+
+    async def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Reads the database behind the service's back."""
+        connection = await psycopg.AsyncConnection.connect(self.database_url)
+        async with connection:
+            return await (await connection.execute(statement, parameters)).fetchall()
+
+    async def daily(self, tenant: Tenant) -> tuple[int, ...] | None:
+        """The tenant's day: messages, held, input, cached, output, requests; None without a row."""
+        found = await self.rows(
+            "SELECT message_count, held_messages, input_tokens, cached_tokens, output_tokens, request_count"
+            " FROM daily_message_count WHERE workspace_id = %s",
+            tenant.workspace_id,
+        )
+        return found[0] if found else None
+
+    async def settled(self, tenant: Tenant, *, timeout_s: float = 2.0) -> tuple[int, ...]:
+        """The tenant's day once nothing is held any more; raises TimeoutError if something stays held."""
+        async with asyncio.timeout(timeout_s):
+            while (row := await self.daily(tenant)) is None or row[1]:
+                await asyncio.sleep(0.01)
+        return row
+
+
+@asynccontextmanager
+async def start_service(
+    database_url: str,
+    directory: Path,
+    *,
+    shape: Shape = "together",
+    facade: FacadeConfig | None = None,
+    **settings: Any,
+) -> AsyncIterator[RunningService]:
+    """Starts everything on free loopback ports and stops it at the end."""
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(ScriptedUpstream())
+        catalogue = directory / "catalogue.toml"
+        catalogue.write_text(_CATALOGUE.format(base_url=upstream.base_url))
+        environ = {"QUILLGATE_CONFIG": str(catalogue), "QUILLGATE_GRPC_ADDRESS": "127.0.0.1:0", **settings}
+        config = Config.from_environ(environ)
+        database = stack.enter_context(Database(database_url, data_dir=directory))
+        core = Core(config, database)
+        await core.start()
+        stack.push_async_callback(core.stop, 1.0)
+        channel: Any = core.channel
+        if shape == "apart":
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(core.address))
+        server = await serve_facade(build_app(channel, facade or FacadeConfig(port=0)))
+        stack.push_async_callback(server.stop, 1.0)
+        admin_key = core.keys.bootstrap()
+        assert admin_key is not None
+        made = RunningService(
+            http_url=f"http://127.0.0.1:{server.port}",
+            grpc_address=core.address,
+            admin_key=admin_key,
+            developer_key="",
+            upstream=upstream,
+            core=core,
+            database_url=database_url,
+        )
+        tenant = await made.tenant()
+        yield RunningService(**{**made.__dict__, "developer_key": tenant.key})
