@@ -36,7 +36,9 @@ class JsonLikeness:
     def _member(self, field: FieldDescriptor, value: Any) -> Any:
         if field.message_type is not None and is_map(field):
             item_field = field.message_type.fields_by_name["value"]
-            return {key: self._single(item_field, item) for key, item in value.items()} if type(value) is dict else value
+            return (
+                {key: self._single(item_field, item) for key, item in value.items()} if type(value) is dict else value
+            )
         return self._list(field, value) if is_list(field) else self._single(field, value)
 
     def _list(self, field: FieldDescriptor, value: Any) -> Any:

@@ -17,7 +17,7 @@ import psycopg
 from quillgate_core.errors import Overloaded, QuillgateError
 from quillgate_core.reservation import Outcome, Release, Reserve, Settle, Step
 from quillgate_core.storage.ledger import LedgerContended
-from quillgate_core.storage.ticket import StepTicket, deliver
+from quillgate_core.storage.ticket import Answer, StepTicket, deliver
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class GroupedWriter:
         conflicts = 0
         while tickets := [ticket for ticket in tickets if ticket.is_wanted()]:
             try:
-                outcomes = self._apply([ticket.step for ticket in tickets])
+                answers = self._apply(tickets)
             except Exception as error:
                 self._disconnect()
                 conflicts += isinstance(error, psycopg.errors.UniqueViolation)
@@ -153,13 +153,14 @@ class GroupedWriter:
                     return
                 backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
             else:
-                deliver(list(zip(tickets, outcomes, strict=True)))
+                deliver(answers)
                 return
 
-    def _apply(self, steps: Sequence[Step]) -> list[Outcome]:
+    def _apply(self, tickets: Sequence[StepTicket]) -> list[Answer]:
         if self._connection is None:
             self._connection = self._connect()
-        return self._ledger.apply(self._connection, steps)
+        outcomes = self._ledger.apply(self._connection, [ticket.step for ticket in tickets])
+        return list(zip(tickets, outcomes, strict=True))
 
     def _disconnect(self) -> None:
         """Drop the connection: after an error it may hold an open transaction, and the server then rolls it back."""

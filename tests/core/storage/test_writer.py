@@ -174,7 +174,7 @@ async def test_killed_connections_lose_and_double_nothing(make_writer: MakeWrite
                 "WHERE application_name = 'quillgate writer' AND datname = current_database()"
             )
             kills += len(await asyncio.to_thread(books.read, query))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
         return kills
 
     killer = asyncio.create_task(kill())
