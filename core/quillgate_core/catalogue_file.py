@@ -9,6 +9,8 @@ and models as `catalogue.py` shows them. `bundled = false` at the top leaves the
 for `quillgate/echo`.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,6 +25,9 @@ from quillgate_core.secret import Secret
 
 ECHO = "echo"
 """Name of the built-in provider of `quillgate/echo`."""
+
+_BASE_URL_RULE = "must be an http(s) URL with a host, without user, query or fragment"
+_HEADER_VALUE = re.compile(r"[!-~]*")
 
 
 class ConfigError(Exception):
@@ -50,11 +55,21 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url_env: str = ""
 
     def switch_on(self, name: str, environ: Mapping[str, str]) -> ProviderConfig | None:
-        """Returns the provider with its key from the environment, None if it needs one that is not there."""
+        """Returns the provider with its key from the environment, None if it needs one that is not there.
+
+        Raises ConfigError, without any value, for a variable that cannot be used.
+        """
         key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if self.api_key_env and not key:
             return None
-        base_url = environ.get(self.base_url_env, "") if self.base_url_env else ""
+        base_url = environ.get(self.base_url_env, "").strip() if self.base_url_env else ""
+        problems = []
+        if not _HEADER_VALUE.fullmatch(key):
+            problems.append(f"{self.api_key_env}: must be visible ASCII characters")
+        if base_url and not _is_base_url(base_url):
+            problems.append(f"{self.base_url_env}: {_BASE_URL_RULE}")
+        if problems:
+            raise ConfigError(problems)
         return ProviderConfig(name, (base_url or self.base_url).rstrip("/"), Secret(key) if key else None)
 
 
@@ -76,9 +91,20 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return CatalogueFile(self.bundled, providers, tuple(models.values()))
 
     def switched_on(self, environ: Mapping[str, str]) -> tuple[ProviderConfig, ...]:
-        """Returns the providers that have what they need."""
-        found = (entry.switch_on(name, environ) for name, entry in self.providers.items())
-        return tuple(provider for provider in found if provider is not None)
+        """Returns the providers that have what they need; raises ConfigError for variables that cannot be used."""
+        found: list[ProviderConfig] = []
+        problems: list[str] = []
+        for name, entry in self.providers.items():
+            try:
+                provider = entry.switch_on(name, environ)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            if provider is not None:
+                found.append(provider)
+        if problems:
+            raise ConfigError(problems)
+        return tuple(found)
 
     def problems(self) -> list[str]:
         """Returns what is wrong with it beyond the form."""
@@ -90,7 +116,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if upstream.provider not in known
         }
         urls = [
-            f"provider {name}: base_url must be an http(s) URL without user or query"
+            f"provider {name}: base_url {_BASE_URL_RULE}"
             for name, entry in self.providers.items()
             if not _is_base_url(entry.base_url)
         ]
@@ -107,18 +133,47 @@ def read_catalogue(path: Path | None) -> CatalogueFile:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError([f"QUILLGATE_CONFIG: cannot read {path}: {error.strerror}"]) from None
-    catalogue = _parse(data, str(path)).over(bundled)
-    problems = catalogue.problems()
+    own = _parse(data, str(path))
+    catalogue = own.over(bundled)
+    problems = _repeated(own) + catalogue.problems()
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return catalogue
 
 
 def _parse(data: bytes, name: str) -> CatalogueFile:
+    """Decodes a file; raises ConfigError with every provider and model that is not as it must be."""
     try:
-        return msgspec.toml.decode(data, type=CatalogueFile)
+        value = msgspec.toml.decode(data)
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError([f"{name}: {error}"]) from None
+    problems: list[str] = []
+    providers, models = value.get("providers"), value.get("models")
+    if isinstance(providers, dict):
+        for provider, entry in providers.items():
+            _note_problem(problems, {provider: entry}, dict[_Name, ProviderEntry], f"{name}: provider {provider[:64]}")
+    if isinstance(models, list):
+        for number, model in enumerate(models, 1):
+            _note_problem(problems, model, Model, f"{name}: model number {number}")
+    if not problems:
+        try:
+            return msgspec.convert(value, CatalogueFile)
+        except msgspec.ValidationError as error:
+            problems.append(f"{name}: {error}")
+    raise ConfigError(problems)
+
+
+def _note_problem(problems: list[str], value: object, kind: object, where: str) -> None:
+    try:
+        msgspec.convert(value, kind)  # type: ignore[call-overload]
+    except msgspec.ValidationError as error:
+        problems.append(f"{where}: {error}")
+
+
+def _repeated(file: CatalogueFile) -> list[str]:
+    """Returns the models that one file describes twice: which of the two is meant, nobody knows."""
+    counts = Counter(model.id for model in file.models)
+    return [f"model {model_id}: it is described {count} times" for model_id, count in counts.items() if count > 1]
 
 
 def _is_echo(model: Model) -> bool:
@@ -126,5 +181,10 @@ def _is_echo(model: Model) -> bool:
 
 
 def _is_base_url(text: str) -> bool:
-    parts = urlsplit(text)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.query)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    has_more = "@" in parts.netloc or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not has_more

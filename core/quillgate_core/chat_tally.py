@@ -1,8 +1,8 @@
 """Follows one streamed chat answer: makes its chunks clean OpenAI chunks and knows what it used. Pure, no I/O.
 
 Providers differ: usage comes in a chunk of its own, in the finish chunk or in every chunk; ids, object and created are
-missing or change; a stream just stops. What leaves here has one id, one created, the model that was asked for, usage
-only in the last chunk and only when asked for.
+missing or change; the end of a choice is told twice; a stream just stops. What leaves here has one id, one created, the
+model that was asked for, one finish_reason for each choice, usage only in the last chunk and only when asked for.
 """
 
 from collections.abc import Iterable
@@ -50,10 +50,13 @@ class ChatTally:
             if is_usage(chunk.usage):
                 self._reported = _copy(chunk.usage)
             chunk.ClearField("usage")
+        for position in reversed(range(len(chunk.choices))):
+            if self._is_repeated_end(chunk.choices[position]):
+                del chunk.choices[position]
         if not chunk.choices:
             return False
-        if chunk.extra_json and b'"error"' in chunk.extra_json:
-            chunk.extra_json = _without_error(chunk.extra_json)
+        if chunk.extra_json:
+            chunk.extra_json = _clean_extra(chunk.extra_json)
         if not self._id:
             self._id = chunk.id or self._fallback_id
             self._created = chunk.created or self._created
@@ -66,6 +69,13 @@ class ChatTally:
             self._take_choice(choice)
         return True
 
+    def _is_repeated_end(self, choice: ChunkChoice) -> bool:
+        """Tells a choice that has ended and says nothing more: some providers send one more to carry the usage."""
+        if choice.index not in self._finished:
+            return False
+        says = {field.name for field, value in choice.delta.ListFields() if value != ""}
+        return says <= {"role", "extra_json"} and not choice.HasField("logprobs")
+
     def _take_choice(self, choice: ChunkChoice) -> None:
         delta, index = choice.delta, choice.index
         self._output_bytes += delta.ByteSize()
@@ -74,10 +84,10 @@ class ChatTally:
             self._begun.add(index)
             delta.role = delta.role or "assistant"
         delta.SetInParent()
-        if choice.finish_reason:
+        if choice.finish_reason and index not in self._finished:
             self._finished.add(index)
         else:
-            choice.ClearField("finish_reason")  # some providers send "" until the end
+            choice.ClearField("finish_reason")  # some providers send "" until the end, or the reason in every chunk
 
     def finish(self) -> None:
         """Raises ProviderUnavailable for a stream that ended before every choice had its finish_reason.
@@ -145,10 +155,16 @@ def reported(usage: Usage) -> CompletionUsage:
     )
 
 
-def _without_error(extra_json: bytes) -> bytes:
-    """Drops a null `error` member: the official Go client takes its mere presence for a failure."""
+def _clean_extra(extra_json: bytes) -> bytes:
+    """Drops `error`, whose mere presence the official Go client takes for a failure, and a null `usage`.
+
+    Providers send the latter because usage is always asked for; a client that did not ask must not see it.
+    """
+    if b'"error"' not in extra_json and b'"usage"' not in extra_json:
+        return extra_json
     members = msgspec.json.decode(extra_json)
     members.pop("error", None)
+    members.pop("usage", None)
     return msgspec.json.encode(members) if members else b""
 
 

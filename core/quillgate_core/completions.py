@@ -19,7 +19,7 @@ from quillgate_core.catalogue import Catalogue
 from quillgate_core.chat_rules import check_chat
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
 from quillgate_core.counting import Usage
-from quillgate_core.errors import DuplicateRequest, ReservationClosed, ReservationNotFound
+from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.holds import chat_hold
 from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, Principal
@@ -63,11 +63,13 @@ class Completions:
         metering: Metering,
         *,
         clock: Callable[[], float] = time.time,
+        settle_wait_s: float = SETTLE_WAIT_S,
     ) -> None:
         self._catalogue = catalogue
         self._providers = providers
         self._metering = metering
         self._clock = clock
+        self._settle_wait_s = settle_wait_s
 
     async def create_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
@@ -76,13 +78,14 @@ class Completions:
         admitted = await self._admit(principal, request_id, request, stream=False)
         try:
             answer = await admitted.provider.create_chat(admitted.prepared)
+            answer_id, created = f"chatcmpl-{request_id}", int(self._clock())
+            usage, source = clean_answer(answer, request, fallback_id=answer_id, created=created)
         except Exception:
             await self._release(admitted)
             raise
         except BaseException:
             self._settle_gone(admitted, estimate(admitted.prompt_bytes, 0), "estimate")
             raise
-        usage, source = clean_answer(answer, request, fallback_id=f"chatcmpl-{request_id}", created=int(self._clock()))
         return answer, await self._settle(admitted, usage, source, outcome="complete")
 
     async def stream_chat(
@@ -123,8 +126,10 @@ class Completions:
         model = self._catalogue.get(request.model)
         upstream = attempts(model)[0]
         provider = self._providers[upstream.provider]
-        prepared = provider.prepare_chat(request, model=upstream.model, stream=stream, max_output_tokens=None)
         hold = chat_hold(request, model)
+        prepared = provider.prepare_chat(
+            request, model=upstream.model, stream=stream, max_output_tokens=hold.lowered_output_tokens
+        )
         reservation = await self._metering.reserve(
             Reserve(
                 workspace_id=principal.workspace_id,
@@ -153,19 +158,9 @@ class Completions:
         return replace(admitted, prepared=shorter)
 
     async def _settle(self, admitted: _Admitted, usage: Usage, source: UsageSource, *, outcome: str) -> Receipt | None:
-        """Settles durably; None when that takes too long (it lands later) or the hold was charged meanwhile."""
-        step = self._settle_step(admitted, usage, source, outcome=outcome)
-        try:
-            async with asyncio.timeout(SETTLE_WAIT_S):
-                return await self._metering.settle(step)
-        except TimeoutError:
-            log.warning("request %s is answered before it is settled: the database is away", step.request_id)
-        except (ReservationClosed, ReservationNotFound) as error:
-            log.error("request %s was ended elsewhere: %s", step.request_id, error.message)
-        return None
+        return await self._end(self._settle_step(admitted, usage, source, outcome=outcome))
 
     async def _release(self, admitted: _Admitted) -> None:
-        """Releases, waiting a moment so that a caller who looks finds nothing held; it lands in any case."""
         reservation = admitted.reservation
         step = Release(
             workspace_id=reservation.workspace_id,
@@ -174,13 +169,23 @@ class Completions:
             day=reservation.day,
             outcome="provider_failed",
         )
+        await self._end(step)
+
+    async def _end(self, step: Settle | Release) -> Receipt | None:
+        """Ends the request durably, waiting a moment so that a caller who looks finds nothing held.
+
+        None when that takes too long (it lands later) or cannot be done, as when the hold was charged meanwhile. It
+        raises nothing: the caller gets its answer, or the error that ended the request, in any case.
+        """
+        end = self._metering.settle(step) if isinstance(step, Settle) else self._metering.release(step)
         try:
-            async with asyncio.timeout(SETTLE_WAIT_S):
-                await self._metering.release(step)
+            async with asyncio.timeout(self._settle_wait_s):
+                return await end
         except TimeoutError:
-            log.warning("request %s is released later: the database is away", step.request_id)
-        except (ReservationClosed, ReservationNotFound) as error:
-            log.error("request %s was ended elsewhere: %s", step.request_id, error.message)
+            log.warning("request %s is ended later: the database is away", step.request_id)
+        except QuillgateError as error:
+            log.error("request %s could not be ended: %s", step.request_id, error.message)
+        return None
 
     async def _end_failed(self, admitted: _Admitted, tally: ChatTally) -> None:
         if tally.started:

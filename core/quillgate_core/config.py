@@ -54,13 +54,15 @@ class Config:
         problems: list[str] = []
         settings = _settings(environ, problems)
         catalogue = CatalogueFile()
+        providers: tuple[ProviderConfig, ...] = ()
         try:
             catalogue = read_catalogue(settings.get("config"))
+            providers = catalogue.switched_on(environ)
         except ConfigError as error:
             problems.extend(error.problems)
         if problems:
             raise ConfigError(problems)
-        return cls(**settings, catalogue=catalogue, providers=catalogue.switched_on(environ))
+        return cls(**settings, catalogue=catalogue, providers=providers)
 
 
 def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]
             continue
         try:
             settings[item.name] = _convert(text, hints[item.name])
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RuntimeError) as error:
             problems.append(f"{variable}: {error}")
     return settings
 
@@ -82,5 +84,5 @@ def _convert(text: str, hint: Any) -> Any:
     if hint is Secret:
         return Secret(text)
     if hint in (Path, Path | None):
-        return Path(text).expanduser()
+        return Path(text).expanduser()  # raises RuntimeError for the home of nobody
     return msgspec.convert(text, hint, strict=False)

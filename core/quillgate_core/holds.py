@@ -1,7 +1,7 @@
 """How many messages a chat request may cost at most, before anybody is asked. Pure.
 
 A token of text is at least one byte, so the request's size bounds the prompt. What a model reads from elsewhere (an
-image by address, a file by id, sound) has no such bound but the model's own, the context window.
+image by address, a file by id, sound, the web) has no such bound but the model's own, the context window.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,12 @@ MIN_OUTPUT_TOKENS = 256
 IMAGE_TOKENS = 16_384
 """Most tokens that an image by address costs with any provider known to us."""
 
+_TEXT_PARTS = frozenset({"text", "refusal", "image_url"})
+"""Kinds of parts whose tokens are bounded; a kind that is not typed here may be a video."""
+
+_CALLER_TOOLS = frozenset({"function", "custom"})
+"""Kinds of tools that the caller runs; any other kind the provider runs, and reads the results itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatHold:
@@ -26,9 +32,14 @@ class ChatHold:
     choices: int
     hold_messages: int
     min_hold_messages: int
+    lowered_output_tokens: int | None
+    """The output limit to send instead of the request's own, which is above the model's; None: it is not."""
 
     def output_tokens_within(self, held_messages: int) -> int | None:
-        """Returns the output limit per choice that keeps the request within a hold, None if it needs none."""
+        """Returns the output limit per choice that keeps the request within a hold of at least `min_hold_messages`.
+
+        None if the hold is the whole one, which needs no other limit.
+        """
         if held_messages >= self.hold_messages:
             return None
         return (held_messages * TOKENS_PER_MESSAGE - self.prompt_tokens) // self.choices
@@ -37,7 +48,8 @@ class ChatHold:
 def chat_hold(request: ChatCompletionRequest, model: Model) -> ChatHold:
     """Returns the bounds of a valid request to a model."""
     prompt = min(_prompt_tokens(request, model), model.context_window)
-    asked = request.max_completion_tokens or request.max_tokens or model.max_output_tokens
+    # Providers disagree on which of the two wins.
+    asked = max(request.max_completion_tokens, request.max_tokens) or model.max_output_tokens
     output = min(asked, model.max_output_tokens)
     choices = max(1, request.n)
     smallest = min(output, MIN_OUTPUT_TOKENS)
@@ -47,10 +59,13 @@ def chat_hold(request: ChatCompletionRequest, model: Model) -> ChatHold:
         choices=choices,
         hold_messages=messages_for_tokens(prompt + output * choices),
         min_hold_messages=messages_for_tokens(prompt + smallest * choices),
+        lowered_output_tokens=output if output < asked else None,
     )
 
 
 def _prompt_tokens(request: ChatCompletionRequest, model: Model) -> int:
+    if request.HasField("web_search_options") or any(tool.type not in _CALLER_TOOLS for tool in request.tools):
+        return model.context_window
     parts = [part for message in request.messages for part in message.content.parts.parts]
     return request.ByteSize() + sum(_unseen_tokens(part, model) for part in parts)
 
@@ -59,6 +74,6 @@ def _unseen_tokens(part: ContentPart, model: Model) -> int:
     """Tokens that a part may cost beyond its own bytes."""
     if part.HasField("image_url"):
         return IMAGE_TOKENS
-    if part.HasField("file") or part.HasField("input_audio"):
+    if part.HasField("file") or part.HasField("input_audio") or part.type not in _TEXT_PARTS:
         return model.context_window
     return 0

@@ -8,24 +8,25 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import grpc
 import typer
+
 from quillgate.v1.key_service_pb2_grpc import KeyServiceStub
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
 from quillgate.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
-
-from quillgate_cli.address import CoreAddress, parse_address
+from quillgate_cli.address import parse_address
 from quillgate_cli.failure import WrongUsage, call_failure
 from quillgate_cli.key_source import read_key
 
 DEADLINE_S = 10.0
 DEFAULT_ADDRESS = "127.0.0.1:8788"
-_MAX_ANSWER_BYTES = 40 * 1024 * 1024
+_OPTIONS: list[tuple[str, int]] = [("grpc.max_receive_message_length", 40 * 1024 * 1024)]
 _PANEL = "Connection"
 
 RequestT = TypeVar("RequestT")
@@ -44,9 +45,7 @@ class Core:
         self._tls = tls
         self._metadata = (("authorization", f"Bearer {key}"),)
 
-    def call(
-        self, method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]", request: RequestT
-    ) -> ResponseT:
+    def call(self, method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]", request: RequestT) -> ResponseT:
         """Calls a method of one of the stubs; raises Failure with the line and exit code that the user gets."""
         try:
             return method(request, timeout=DEADLINE_S, metadata=self._metadata)
@@ -55,18 +54,90 @@ class Core:
 
 
 def with_core(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command that takes `core: Core` first the connection options after its own, in every command alike.
+    """Gives a command that takes `core: Core` first the connection options after its own, the same everywhere.
 
     typer reads a command's options from its signature, so the signature is where they are added.
     """
+    options = inspect.signature(open_core).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        connection = {name: arguments.pop(name) for name in _connection_parameters()}
-        with _open_channel(**_without(connection, "key_file")) as (channel, address, tls):
-            key = read_key(connection["key_file"], os.environ, sys.stdin)
-            command(Core(channel, address=address, tls=tls, key=key), **arguments)
+        connection = {name: arguments.pop(name) for name in options}
+        with open_core(**connection) as core:
+            command(core, **arguments)
 
-    own = list(inspect.signature(command).parameters.values())[1:]
-    run.__signature__ = inspect.Signature([*own, *_connection_parameters().values()])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([*own, *options.values()])  # type: ignore[attr-defined]
     return run
+
+
+@contextmanager
+def open_core(
+    *,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="QUILLGATE_CORE_ADDRESS",
+            help="Where core listens: HOST:PORT or unix:///PATH.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = DEFAULT_ADDRESS,
+    key_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="File that holds your key; '-' is standard input. Default: the variable QUILLGATE_KEY.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--plaintext",
+            envvar="QUILLGATE_TLS",
+            help="Encrypt, or send the key in the clear. Default: in the clear, and to this machine only.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Certificates (PEM) to trust with --tls. Default: the public authorities.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+) -> Iterator[Core]:
+    """Opens a channel as the options say and closes it in the end; raises WrongUsage or Failure before any call."""
+    credentials = _credentials(address, tls=tls, ca_file=ca_file)
+    key = read_key(key_file, os.environ, sys.stdin)
+    with _channel(address, credentials) as channel:
+        yield Core(channel, address=address, tls=credentials is not None, key=key)
+
+
+def _credentials(address: str, *, tls: bool | None, ca_file: Path | None) -> grpc.ChannelCredentials | None:
+    """Returns None for a channel in the clear; a key leaves this machine in the clear only if the user says so."""
+    local = parse_address(address).local
+    if tls:
+        return grpc.ssl_channel_credentials(root_certificates=_read_certificates(ca_file))
+    if ca_file is not None:
+        raise WrongUsage("--ca-file needs --tls")
+    if tls is None and not local:
+        raise WrongUsage(f"{address} is another machine: use --tls, or --plaintext to send the key in the clear")
+    return None
+
+
+def _read_certificates(ca_file: Path | None) -> bytes | None:
+    if ca_file is None:
+        return None
+    try:
+        return ca_file.read_bytes()
+    except OSError as error:
+        raise WrongUsage(f"cannot read the CA file {ca_file}: {error.strerror}") from None
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """In the clear, a proxy of the environment is passed by: it would read the key."""
+    if credentials is not None:
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
+    return grpc.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])

@@ -5,8 +5,10 @@ request's metadata is ever read here.
 """
 
 import enum
+from typing import cast
 
 import grpc
+
 from quillgate.v1.error_reason_pb2 import ErrorInfo
 from quillgate_codec import error_info
 
@@ -25,7 +27,7 @@ class ExitCode(enum.IntEnum):
 
 
 class Failure(Exception):
-    """A command that cannot go on; `message` is one line without a full stop's worth of ceremony, without secrets."""
+    """A command that cannot go on; `message` is one line and holds no secret."""
 
     def __init__(self, message: str, exit_code: ExitCode, *, hint: str = "") -> None:
         super().__init__(message)
@@ -64,13 +66,12 @@ _HINTS = {
 
 def call_failure(error: grpc.RpcError, *, address: str, tls: bool, deadline_s: float) -> Failure:
     """Returns what to tell of a failed call: the server's words, or ours when it never spoke."""
-    if not isinstance(error, grpc.Call):
-        return Failure("the call failed", ExitCode.FAILED)
     info = error_info(error)
+    call = cast("grpc.Call", error)  # what a sync stub raises is the call itself
     if info is None:
-        return _transport_failure(error, address=address, tls=tls, deadline_s=deadline_s)
-    message = error.details() or info.reason
-    return Failure(message, _EXIT_CODES.get(error.code(), ExitCode.FAILED), hint=_hint(info, message))
+        return _transport_failure(call, address=address, tls=tls, deadline_s=deadline_s)
+    message = call.details() or info.reason
+    return Failure(message, _EXIT_CODES.get(call.code(), ExitCode.FAILED), hint=_hint(info, message))
 
 
 def _hint(info: ErrorInfo, message: str) -> str:
@@ -88,15 +89,18 @@ def _transport_failure(error: grpc.Call, *, address: str, tls: bool, deadline_s:
     """Without ErrorInfo it is not core that answered, or nobody did."""
     code = error.code()
     if code == grpc.StatusCode.UNAVAILABLE:
-        doubt = "over TLS: is it running there, and does its certificate fit" if tls else ": is `quillgate serve` running"
-        separator = " " if tls else ""
-        return Failure(f"cannot reach core at {address}{separator}{doubt}?", ExitCode.UNREACHABLE)
+        doubt = "is it running there, and does its certificate fit?" if tls else "is `quillgate serve` running?"
+        return Failure(f"cannot reach core at {address}: {doubt}", ExitCode.UNREACHABLE)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         text = f"core at {address} did not answer within {deadline_s:g} s"
-        return Failure(text, ExitCode.UNREACHABLE, hint="a change may have been made all the same: look before repeating")
+        return Failure(
+            text, ExitCode.UNREACHABLE, hint="a change may have been made all the same: look before repeating"
+        )
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Failure(f"core at {address} is overloaded", ExitCode.UNREACHABLE, hint="try again in a moment")
     if code == grpc.StatusCode.UNIMPLEMENTED:
-        return Failure(f"what listens at {address} does not know this call", ExitCode.FAILED, hint="is it quillgate's core?")
+        return Failure(
+            f"what listens at {address} does not know this call", ExitCode.FAILED, hint="is it quillgate's core?"
+        )
     text = error.details() or "no details"
     return Failure(f"{code.name}: {text}", _EXIT_CODES.get(code, ExitCode.FAILED))

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from quillgate_codec.mapping import is_repeated
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from quillgate_cli.failure import ExitCode, Failure
+from quillgate_codec.mapping import is_repeated
 
 _PIPE_WIDTH = 100_000
 _NOT_PLAIN = re.compile(r"[^\n -~]")
@@ -116,7 +115,7 @@ def write(text: str) -> None:
 
 
 def discard_stdout() -> None:
-    """Points standard output at nothing, because the interpreter flushes it once more at its end, and would complain."""
+    """Points standard output at nothing, because the interpreter flushes it once more and would complain."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
@@ -131,7 +130,7 @@ def _print(renderable: RenderableType) -> None:
     write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
-def _field_value(message: Message, field: FieldDescriptor) -> Any:
+def _field_value(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if is_repeated(field):
         return [_single_value(field, item) for item in value]
@@ -140,7 +139,7 @@ def _field_value(message: Message, field: FieldDescriptor) -> Any:
     return _single_value(field, value)
 
 
-def _single_value(field: FieldDescriptor, value: Any) -> Any:
+def _single_value(field: Any, value: Any) -> Any:
     if isinstance(value, Timestamp):
         return _rfc3339(value)
     return value if field.message_type is None else json_value(value)

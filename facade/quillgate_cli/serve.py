@@ -21,7 +21,7 @@ from quillgate_core.config import Config, ConfigError
 from quillgate_core.errors import QuillgateError
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.startup import StartupError
-from quillgate_facade.app import build_app
+from quillgate_facade.app import FacadeServer, build_app
 from quillgate_facade.app import serve as serve_facade
 from quillgate_facade.config import FacadeConfig, FacadeConfigError
 
@@ -116,7 +116,7 @@ async def _all_in_one(config: Config, database: Database, new_key: bool) -> None
     core = Core(config, database)
     try:
         await core.start()
-        server = await serve_facade(build_app(core.channel, facade_config))
+        server = await _listen(core.channel, facade_config)
         try:
             url = f"http://{facade_config.host}:{server.port}/api/openai/v1"
             await _announce(core, url, new_key=new_key)
@@ -143,10 +143,19 @@ async def _facade_alone(config: FacadeConfig, target: str) -> None:
     stop = Stop(config.drain_timeout_s)
     stop.listen()
     async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
-        server = await serve_facade(build_app(channel, config))
+        server = await _listen(channel, config)
         _say(f"Base URL   http://{config.host}:{server.port}/api/openai/v1", f"core       {target}")
         await stop.wait()
         await server.stop(stop.drain_s)
+
+
+async def _listen(channel: grpc.aio.Channel, config: FacadeConfig) -> FacadeServer:
+    """Serves REST on the channel; raises OSError that says where it could not."""
+    try:
+        return await serve_facade(build_app(channel, config))
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"cannot serve REST on {config.host}:{config.port}: {reason}") from None
 
 
 async def _announce(core: Core, url: str, *, new_key: bool) -> None:

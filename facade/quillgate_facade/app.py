@@ -59,8 +59,9 @@ class FacadeServer:
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
-        """Accepts nothing new, lets requests run on for `drain_timeout_s` (default: the configured), tells the rest, and closes everything.
+        """Accepts nothing new, lets requests run on for a time, tells the rest, and closes everything.
 
+        The time is `drain_timeout_s`, by default the configured one; the last words of the rest take up to 2 s more.
         /readyz says 503 from the first moment. Connections that are kept alive are served until then and closed after
         their next answer.
         """

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from proto.json_strategies import is_array, is_list, is_map, is_union, members
+
 from quillgate.v1 import json_pb2
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import strategies as st
+
 from quillgate.v1 import json_pb2
 
 EXTRA = "extra_json"
@@ -68,7 +69,7 @@ any_json = st.recursive(
 
 
 class JsonValues:
-    """Values for the fields of one message type: all fit, or (`wild`) any may be of any kind, as providers send them."""
+    """Values for a message type: every member fits, or (`wild`) may be of any kind, as providers send them."""
 
     def __init__(self, *, wild: bool) -> None:
         self._wild = wild

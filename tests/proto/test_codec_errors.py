@@ -1,4 +1,4 @@
-"""What the codec says of JSON that does not fit: the path, the code and the words; and that it never fails otherwise."""
+"""What the codec says of JSON that does not fit: path, code and words; and that it never fails in another way."""
 
 import json
 from typing import Any
@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proto.contract_walk import Place, places
 from proto.json_strategies import JsonValues, any_json
+
 from quillgate.v1 import chat_completion_pb2
 from quillgate_codec import MAX_DEPTH, Codec, JsonError, chat_request, load_json, provider_chat_answer
 
@@ -60,14 +61,14 @@ def assert_refused(codec: Codec[Any], place: Place, kind: str) -> None:
         assert str(error) == f"Invalid type{where}: expected {one_of}{wanted}, but got {WORDS[kind]} instead."
 
 
-@pytest.mark.parametrize("place", places(REQUEST), ids=lambda place: place.path or "(root)")
+@pytest.mark.parametrize("place", list(places(REQUEST)), ids=lambda place: place.path or "(root)")
 def test_a_request_member_of_the_wrong_kind_is_named(place: Place) -> None:
     """Every typed place of a request refuses every other kind, empty ones too, and says where and what it wants."""
     for kind in wrong_kinds(place):
         assert_refused(chat_request, place, kind)
 
 
-@pytest.mark.parametrize("place", places(ANSWER), ids=lambda place: place.path or "(root)")
+@pytest.mark.parametrize("place", list(places(ANSWER)), ids=lambda place: place.path or "(root)")
 def test_an_answer_member_of_the_wrong_kind_is_named_when_read_strictly(place: Place) -> None:
     """Every typed place of an answer refuses every other kind as well."""
     for kind in wrong_kinds(place):
@@ -294,8 +295,7 @@ def test_raw_json_that_becomes_too_deep_in_its_place_is_refused() -> None:
     """Raw JSON that is just not too deep alone may be so within the message; that is a JsonError, too."""
     for depth in range(900, 1000, 7):
         answer = chat_completion_pb2.ChatCompletion()
-        choice = answer.choices.add(extra_json=b'{"x": ' + b"[" * depth + b"]" * depth + b"}")
-        assert choice
+        answer.choices.add(extra_json=b'{"x": ' + b"[" * depth + b"]" * depth + b"}")
         try:
             provider_chat_answer.to_json(answer)
         except JsonError as error:

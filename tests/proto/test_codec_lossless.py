@@ -1,4 +1,4 @@
-"""JSON that goes through messages and the wire comes back unchanged: property tests, and realistic bodies in `corpus/`."""
+"""JSON that goes through messages and the wire comes back unchanged: properties, and realistic bodies in `corpus/`."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proto.json_likeness import JsonLikeness, with_answer_nulls
 from proto.json_strategies import JsonValues, shape
+
 from quillgate.v1 import chat_completion_pb2, json_pb2, model_service_pb2
 from quillgate_codec import (
     Codec,
@@ -165,7 +166,11 @@ def test_the_corpus_is_there() -> None:
 
 def test_typed_members_are_typed() -> None:
     """What has a field goes into it and not into extra_json, or losslessness would prove nothing."""
-    body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "t"}]}], "stop": ["a"]}
+    body: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "t"}]}],
+        "stop": ["a"],
+    }
     body |= {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "n": 1}
     message = chat_request.from_json(json.dumps(body).encode())
     assert (message.model, message.n, list(message.stop.list.items)) == ("m", 1, ["a"])

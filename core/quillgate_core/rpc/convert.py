@@ -1,5 +1,6 @@
 """Between the core's values and the contract's messages: times, days, keys, workspaces, reservations, receipts."""
 
+import re
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -13,6 +14,8 @@ from quillgate_core.key import Key
 from quillgate_core.reservation import DailyCount, Receipt, Reservation
 from quillgate_core.workspaces import Workspace
 
+_MAX_DURATION_S: Final = 315_576_000_000
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SOURCES: Final = {
     "": metering_service_pb2.USAGE_SOURCE_UNSPECIFIED,
     "provider": metering_service_pb2.USAGE_SOURCE_PROVIDER,
@@ -50,9 +53,11 @@ def to_day(text: str, *, param: str) -> date | None:
     if not text:
         return None
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+        if _DAY.fullmatch(text):
+            return date.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest(f"'{param}' must be a day, YYYY-MM-DD.", param=param, code="invalid_value") from None
+        pass
+    raise InvalidRequest(f"'{param}' must be a day, YYYY-MM-DD.", param=param, code="invalid_value")
 
 
 def to_usage(usage: metering_service_pb2.TokenUsage, *, param: str) -> Usage:
@@ -145,7 +150,8 @@ def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
 
 
 def to_seconds(duration: Duration, *, param: str) -> int:
-    """Returns a duration in whole seconds, rounded up; raises InvalidRequest for one that is not a duration."""
-    if not -315_576_000_000 <= duration.seconds <= 315_576_000_000 or not -999_999_999 <= duration.nanos <= 999_999_999:
+    """Returns a duration in whole seconds, away from zero; raises InvalidRequest for one that is not a duration."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > _MAX_DURATION_S or abs(nanos) > 999_999_999 or seconds * nanos < 0:
         raise InvalidRequest(f"'{param}' is not a duration.", param=param, code="invalid_value")
-    return duration.seconds + (1 if duration.nanos > 0 else 0)
+    return seconds + (nanos > 0) - (nanos < 0)

@@ -2,10 +2,12 @@
 
 Messages are handed over by reference: neither side may change one after it has passed it on. A call runs in the task
 that awaits it, so cancelling that task cancels the servicer, and a stream is pulled by its reader, so a slow reader
-slows the servicer. Unlike gRPC's, a call starts when it is first awaited.
+slows the servicer. Unlike gRPC's, a call starts when it is first awaited, and a servicer must ask for the current call
+before it first yields: each step runs in the context of whoever awaits it.
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NoReturn
 
@@ -56,13 +58,13 @@ class InProcessServer:
         """Takes the same handlers once more, as newer generated code gives them; nothing to do."""
 
     def handler(self, method: str) -> Any:
-        """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`; raises LookupError."""
+        """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`, None without one."""
         details = _Details(method)
         for generic in self._generic:
             handler = generic.service(details)
             if handler is not None:
                 return self._interceptor.wrap(method, handler)
-        raise LookupError(method)
+        return None
 
 
 class _Details:
@@ -120,22 +122,34 @@ class _Callable:
         self._method = method
         self._serve: Callable[[Any, Any], Any] | None = None
 
-    def _behaviour(self) -> Callable[[Any, Any], Any]:
+    def _behaviour(self, unimplemented: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Looks the handler up at the first call: stubs are made before services are added."""
         if self._serve is None:
             handler = self._server.handler(self._method)
+            if handler is None:
+                return unimplemented
             self._serve = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         return self._serve
 
 
 class _UnaryCallable(_Callable):
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_UnaryCall":
-        return _UnaryCall(self._behaviour(), request, InProcessContext(tuple(metadata or ())), timeout)
+        context = InProcessContext(tuple(metadata or ()))
+        return _UnaryCall(self._behaviour(_unimplemented), request, context, timeout)
 
 
 class _StreamCallable(_Callable):
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_StreamCall":
-        return _StreamCall(self._behaviour(), request, InProcessContext(tuple(metadata or ())), timeout)
+        context = InProcessContext(tuple(metadata or ()))
+        return _StreamCall(self._behaviour(_unimplemented_stream), request, context, timeout)
+
+
+async def _unimplemented(_: Any, context: InProcessContext) -> Any:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+async def _unimplemented_stream(request: Any, context: InProcessContext) -> AsyncIterator[Any]:
+    yield await _unimplemented(request, context)
 
 
 class _Call:
@@ -143,44 +157,86 @@ class _Call:
 
     def __init__(self, context: InProcessContext, timeout_s: float | None) -> None:
         self._context = context
-        self._deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         self._waiting: asyncio.Task[Any] | None = None
+        self._interrupted = False
         self._cancelled = False
+        self._expired = False
         self._done = False
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout_s is not None:
+            # A weak reference: a call that its reader dropped must end at once, not at its deadline.
+            self._timer = asyncio.get_running_loop().call_later(timeout_s, _expire, weakref.ref(self))
+
+    def __del__(self) -> None:
+        self._finish()
 
     async def _wait(self, step: Any) -> Any:
-        """Awaits one step of the servicer within the deadline and turns its status into the caller's exception."""
-        self._waiting = asyncio.current_task()
-        timeout = asyncio.timeout_at(self._deadline)
+        """Awaits one step of the servicer and turns its end, if it is none of ours, into the caller's exception."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling, self._waiting = task.cancelling(), task
         try:
-            async with timeout:
-                return await step
-        except TimeoutError:
-            self._done = True
-            if not timeout.expired():
-                raise
-            self._context.code = grpc.StatusCode.DEADLINE_EXCEEDED
-            self._context.details = "Deadline Exceeded"
-            raise self._context.error() from None
-        except grpc.aio.AbortError:
-            self._done = True
-            raise self._context.error() from None
-        except BaseException:
-            self._done = True
+            return await step
+        except asyncio.CancelledError:
+            self._finish()
+            if self._resume(task) <= cancelling and self._expired:
+                raise self._context.error() from None
             raise
+        except grpc.aio.AbortError:
+            self._finish()
+            raise self._context.error() from None
+        except Exception as error:
+            # Only methods without the gate get here: it has a status for everything else.
+            self._finish()
+            self._context.code = grpc.StatusCode.UNKNOWN
+            self._context.details = f"Unexpected {type(error)}"
+            raise self._context.error() from error
         finally:
             self._waiting = None
+            self._resume(task)
+
+    def _resume(self, task: asyncio.Task[Any]) -> int:
+        """Takes back our own cancellation of the task that waits, and returns how many of others are left."""
+        if self._interrupted:
+            self._interrupted = False
+            return task.uncancel()
+        return task.cancelling()
 
     def cancel(self) -> bool:
         """Cancels the call; the servicer sees CancelledError, or GeneratorExit between two messages."""
         if self._done or self._cancelled:
             return False
         self._cancelled = True
+        self._stop(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+        return True
+
+    def expire(self) -> None:
+        """Ends the call because its deadline has passed, as `cancel` does, with another status."""
+        if not self._done and not self._cancelled:
+            self._expired = True
+            self._stop(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def _stop(self, code: grpc.StatusCode, details: str) -> None:
+        self._context.code, self._context.details = code, details
         if self._waiting is not None:
+            self._interrupted = True
             self._waiting.cancel()
         else:
+            self._finish()
             self._abandon()
-        return True
+
+    def _check(self) -> None:
+        """Raises what a call that was stopped between two steps ends with."""
+        if self._expired:
+            raise self._context.error()
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    def _finish(self) -> None:
+        self._done = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _abandon(self) -> None:
         """Ends a call that nobody waits for."""
@@ -210,6 +266,12 @@ class _Call:
         return grpc.aio.Metadata(*self._context.trailers)
 
 
+def _expire(call: "weakref.ref[_Call]") -> None:
+    found = call()
+    if found is not None:
+        found.expire()
+
+
 class _UnaryCall(_Call):
     def __init__(
         self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, timeout_s: float | None
@@ -217,15 +279,28 @@ class _UnaryCall(_Call):
         super().__init__(context, timeout_s)
         self._serve = serve
         self._request = request
+        self._outcome: asyncio.Future[Any] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._run().__await__()
 
     async def _run(self) -> Any:
-        if self._cancelled:
-            raise asyncio.CancelledError
-        response = await self._wait(self._serve(self._request, self._context))
-        self._done = True
+        """Serves when first awaited; awaited again, the call has the same outcome and is not served again."""
+        if self._outcome is not None:
+            return await asyncio.shield(self._outcome)
+        self._check()
+        self._outcome = asyncio.get_running_loop().create_future()
+        try:
+            response = await self._wait(self._serve(self._request, self._context))
+        except asyncio.CancelledError:
+            self._outcome.cancel()
+            raise
+        except Exception as error:
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # marks it as seen: the first awaiter gets it now
+            raise
+        self._finish()
+        self._outcome.set_result(response)
         return response
 
 
@@ -248,15 +323,13 @@ class _StreamCall(_Call):
 
     async def read(self) -> Any:
         """Returns the next message, or `grpc.aio.EOF` after the last."""
-        if self._cancelled:
-            raise asyncio.CancelledError
+        self._check()
         if self._done:
             return EOF
-        try:
-            return await self._wait(anext(self._responses))
-        except StopAsyncIteration:
-            return EOF
+        response = await self._wait(anext(self._responses, EOF))
+        if response is EOF:
+            self._finish()
+        return response
 
     def _abandon(self) -> None:
-        self._done = True
         self._closing = asyncio.ensure_future(self._responses.aclose())

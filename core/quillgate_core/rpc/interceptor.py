@@ -15,14 +15,14 @@ from typing import Any
 
 import grpc
 
-from quillgate_core.errors import QuillgateError
+from quillgate_core.errors import Overloaded, QuillgateError
 from quillgate_core.keys import Keys
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import KeyStale
 from quillgate_core.rpc.call import Call, enter_call
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.credentials import presented_key, request_id_of
-from quillgate_core.rpc.status import grpc_code, trailing_metadata
+from quillgate_core.rpc.status import grpc_code, status_text, trailing_metadata
 
 log = logging.getLogger(__name__)
 
@@ -154,9 +154,11 @@ async def _abort(context: Any, error: Exception, request_id: str) -> None:
     """Ends the RPC with the status of the error; a fault of ours is logged with its trace and told without it."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if not isinstance(error, QuillgateError):
+    if isinstance(error, KeyStale):  # again, after it was authenticated afresh
+        error = Overloaded("The key is being changed. Please retry shortly.")
+    if not isinstance(error, QuillgateError) or error.reason == QuillgateError.reason:
         log.error("request %s failed", request_id, exc_info=error)
         error = QuillgateError(
             f"The server had an error while processing your request (id {request_id}).", request_id=request_id
         )
-    await context.abort(grpc_code(error), error.message, trailing_metadata(error))
+    await context.abort(grpc_code(error), status_text(error), trailing_metadata(error))

@@ -12,7 +12,7 @@ from quillgate.v1 import metering_service_pb2 as pb
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceServicer
 from quillgate_core.counting import TOKENS_PER_MESSAGE, Usage, counted_messages, explain
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.metering import Metering
+from quillgate_core.metering import MAX_LIFETIME_S, Metering
 from quillgate_core.principal import INFERENCE, USAGE_READ
 from quillgate_core.reservation import LIFETIME_S, Record, Release, Reserve, Settle
 from quillgate_core.rpc.call import CurrentCall, current_call
@@ -40,18 +40,20 @@ class MeteringService(MeteringServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: N802
         """Sets messages aside."""
-        lifetime_s = to_seconds(request.lifetime, param="lifetime") if request.HasField("lifetime") else LIFETIME_S
-        hold = counted_messages(_usage(request, "max_usage"))
         principal = self._call().principal
+        workspace_id = self._workspace(request.workspace_id)
+        is_own = workspace_id == principal.workspace_id
+        hold = counted_messages(_usage(request, "max_usage"))
         reservation = await self._metering.reserve(
             Reserve(
-                workspace_id=self._workspace(request.workspace_id),
+                workspace_id=workspace_id,
                 request_id=request.request_id,
                 hold_messages=hold,
                 min_hold_messages=hold,
-                key_id=principal.key_id,
-                key_revision=principal.key_revision,
-                expire_s=lifetime_s,
+                # The ledger admits a key to its own workspace only; an admin's was authenticated afresh just now.
+                key_id=principal.key_id if is_own else None,
+                key_revision=principal.key_revision if is_own else None,
+                expire_s=_lifetime_s(request),
                 endpoint=ENDPOINT,
                 model=_model(request.model),
             )
@@ -137,6 +139,17 @@ def _usage(request: Any, name: str) -> Usage:
     if not request.HasField(name):
         raise InvalidRequest(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
     return to_usage(getattr(request, name), param=name)
+
+
+def _lifetime_s(request: pb.ReserveRequest) -> int:
+    if not request.HasField("lifetime"):
+        return LIFETIME_S
+    lifetime_s = to_seconds(request.lifetime, param="lifetime")
+    if not 1 <= lifetime_s <= MAX_LIFETIME_S:
+        raise InvalidRequest(
+            f"'lifetime' must be 1 to {MAX_LIFETIME_S} seconds.", param="lifetime", code="invalid_value"
+        )
+    return lifetime_s
 
 
 def _model(model: str) -> str:

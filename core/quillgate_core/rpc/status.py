@@ -8,6 +8,10 @@ from quillgate_core import errors
 
 DOMAIN = "quillgate"
 
+MAX_MESSAGE_CHARACTERS = 500
+MAX_VALUE_CHARACTERS = 200
+"""What callers sent comes back in errors; without a bound it would not fit into gRPC's trailers (16 KiB)."""
+
 _CODES: dict[type[errors.QuillgateError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.KeyInvalid: grpc.StatusCode.UNAUTHENTICATED,
@@ -42,10 +46,20 @@ def grpc_code(error: errors.QuillgateError) -> grpc.StatusCode:
     return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
 
 
+def status_text(error: errors.QuillgateError) -> str:
+    """Returns the message of an error as it is sent: cut where it is too long."""
+    return _cut(error.message, MAX_MESSAGE_CHARACTERS)
+
+
 def trailing_metadata(error: errors.QuillgateError) -> tuple[tuple[str, bytes], ...]:
     """Returns the status details that carry the reason and its metadata."""
-    metadata = dict.fromkeys(_ALWAYS.get(error.reason, ()), "") | error.metadata
+    metadata = dict.fromkeys(_ALWAYS.get(error.reason, ()), "")
+    metadata |= {key: _cut(value, MAX_VALUE_CHARACTERS) for key, value in error.metadata.items()}
     info = error_reason_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
-    status = error_reason_pb2.ErrorStatus(code=_NUMBERS[grpc_code(error)], message=error.message)
+    status = error_reason_pb2.ErrorStatus(code=_NUMBERS[grpc_code(error)], message=status_text(error))
     status.details.add(type_url=ERROR_INFO_TYPE, value=info.SerializeToString())
     return ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+
+
+def _cut(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

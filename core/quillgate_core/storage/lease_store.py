@@ -17,8 +17,7 @@ LEASE_S: Final = 30
 
 _RENEW = f"""
 WITH held AS (
-    SELECT lease_expire_time > clock_timestamp() AS is_held FROM core_instances
-    WHERE instance_id = :instance_id FOR UPDATE
+    SELECT lease_expire_time > clock_timestamp() AS is_held FROM core_instances WHERE instance_id = :instance_id
 )
 INSERT INTO core_instances AS i (instance_id, start_time, lease_expire_time)
 VALUES (:instance_id, clock_timestamp(), clock_timestamp() + interval '{LEASE_S} seconds')

@@ -9,6 +9,7 @@ import pytest
 from fakes.provider_site import REQUEST, ProviderSite, text_of
 from fakes.scripted_upstream import (
     DONE,
+    BodyStep,
     Step,
     chat_answer,
     chat_chunk,
@@ -218,13 +219,15 @@ async def test_a_whole_answer_to_a_stream_request_becomes_a_chunk(site: Provider
     }
 
 
-async def test_connections_are_reused(site: ProviderSite) -> None:
-    """Answers and streams that were read to their end leave their connection for the next request."""
+@pytest.mark.parametrize("end", [[], [0.05]])
+async def test_connections_are_reused(site: ProviderSite, end: list[BodyStep]) -> None:
+    """Answers and streams that end leave their connection, also when the end comes a little after `[DONE]`."""
     provider = site.provider()
     for stream in (False, True, False, True):
         prepared = provider.prepare_chat(REQUEST, model="m", stream=stream, max_output_tokens=None)
         if stream:
-            _ = [chunks async for chunks in provider.stream_chat(prepared)]
+            site.upstream.script(sse_answer(chat_chunk({"content": "a"}), DONE, *end))
+            assert text_of([chunk async for chunks in provider.stream_chat(prepared) for chunk in chunks]) == "a"
             await site.upstream.requests[-1].finished.wait()
             await asyncio.sleep(0.2)  # for the end of the body
         else:

@@ -92,6 +92,7 @@ def test_limits_do_not_depend_on_the_cut(pieces: list[bytes], max_line: int, max
         (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
         (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [b"a", b"b", b"c"]),
         (b"data: a\ndata: b\n\n", [b"a\nb"]),
+        (b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"]),
         (b"data:a\n\ndata:  b\n\n", [b"a", b" b"]),
         (b": comment\n\ndata: a\n: comment\n\n", [b"a"]),
         (b"event: message\nid: 7\nretry: 1\ndata: a\n\n", [b"a"]),

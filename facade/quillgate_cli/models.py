@@ -1,0 +1,74 @@
+"""`quillgate models`: ModelService for people. `--json` prints OpenAI's own objects, as `GET /models` does."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import quillgate_codec
+from quillgate.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, Model
+from quillgate_cli import output
+from quillgate_cli.argument import AsJson
+from quillgate_cli.connection import Core, with_core
+from quillgate_cli.output import Column
+
+
+class ListByDefault(TyperGroup):
+    """Makes `quillgate models --json` mean `quillgate models list --json`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts the command in where none is named; completion sees the arguments as they are."""
+        named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["list", *args])
+
+
+app = typer.Typer(cls=ListByDefault, help="The models that your key may use; lists them when no command is given.")
+
+
+@app.command("list")
+@with_core
+def list_(core: Core, as_json: AsJson = False) -> None:
+    """List the models that your key may use, by id."""
+    models = core.call(core.models.ListModels, ListModelsRequest()).models
+    if as_json:
+        output.print_json(quillgate_codec.model_list.to_value(models))
+        return
+    columns = [
+        Column("MODEL", whole=True),
+        Column("OWNED BY"),
+        Column("CONTEXT WINDOW", number=True),
+        Column("MAX OUTPUT", number=True),
+        Column("DESCRIPTION"),
+    ]
+    output.print_table(columns, map(_row, models.data.items))
+
+
+@app.command()
+@with_core
+def show(
+    core: Core, model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the model.")], as_json: AsJson = False
+) -> None:
+    """Show a model."""
+    model = core.call(core.models.GetModel, GetModelRequest(id=model_id)).model
+    if as_json:
+        output.print_json(quillgate_codec.model.to_value(model))
+        return
+    output.print_fields(
+        {
+            "Model": model.id,
+            "Owned by": model.owned_by,
+            "Description": model.description,
+            "Context window": _tokens(model.context_window),
+            "Max output": _tokens(model.max_output_tokens),
+        }
+    )
+
+
+def _row(model: Model) -> list[str]:
+    limits = [_tokens(model.context_window), _tokens(model.max_output_tokens)]
+    return [model.id, model.owned_by, *limits, model.description]
+
+
+def _tokens(limit: int) -> str:
+    """A model without a limit in the catalogue has an unset one; none is 0."""
+    return output.count(limit) if limit else "unknown"

@@ -1,0 +1,124 @@
+"""`quillgate workspaces`: WorkspaceService for people. Must not decide anything: core does."""
+
+from typing import Annotated
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from quillgate.v1.workspace_service_pb2 import (
+    CreateWorkspaceRequest,
+    GetWorkspaceRequest,
+    ListWorkspacesRequest,
+    ListWorkspacesResponse,
+    UpdateWorkspaceRequest,
+    Workspace,
+)
+from quillgate_cli import output
+from quillgate_cli.argument import MAX_INT64, AsJson, WorkspaceId
+from quillgate_cli.connection import Core, with_core
+from quillgate_cli.failure import WrongUsage
+from quillgate_cli.output import Column
+from quillgate_cli.pages import PAGE_SIZE, all_pages
+
+app = typer.Typer(help="Who is billed, and how much a day.")
+
+Allowance = Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Messages a UTC day; 0 admits none.")]
+NoAllowanceLimit = Annotated[bool, typer.Option("--no-allowance-limit", help="As many messages as they like.")]
+
+
+@app.command()
+@with_core
+def create(
+    core: Core,
+    name: Annotated[str, typer.Option(help="What people call it.")],
+    allowance: Allowance = None,
+    no_allowance_limit: NoAllowanceLimit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace; without --allowance it has no limit."""
+    _check_allowance(allowance, no_allowance_limit)
+    request = CreateWorkspaceRequest(name=name, daily_message_allowance=allowance)
+    response = core.call(core.workspaces.CreateWorkspace, request)
+    _show(response.workspace, as_json)
+
+
+@app.command("list")
+@with_core
+def list_(core: Core, as_json: AsJson = False) -> None:
+    """List the workspaces that your key can see, oldest first."""
+
+    def list_page(page_token: str) -> ListWorkspacesResponse:
+        request = ListWorkspacesRequest(page_size=PAGE_SIZE, page_token=page_token)
+        return core.call(core.workspaces.ListWorkspaces, request)
+
+    workspaces = [workspace for page in all_pages(list_page) for workspace in page.workspaces]
+    if as_json:
+        output.print_json(output.json_value(ListWorkspacesResponse(workspaces=workspaces)))
+        return
+    columns = [Column("WORKSPACE", whole=True), Column("NAME"), Column("ALLOWANCE", number=True), Column("CREATED")]
+    output.print_table(columns, ([w.workspace_id, w.name, _allowance(w), _created(w)] for w in workspaces))
+
+
+@app.command()
+@with_core
+def show(core: Core, workspace_id: WorkspaceId = None, as_json: AsJson = False) -> None:
+    """Show a workspace."""
+    response = core.call(core.workspaces.GetWorkspace, GetWorkspaceRequest(workspace_id=workspace_id or ""))
+    _show(response.workspace, as_json)
+
+
+@app.command()
+@with_core
+def update(
+    core: Core,
+    workspace_id: WorkspaceId = None,
+    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    allowance: Allowance = None,
+    no_allowance_limit: NoAllowanceLimit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change the name or the allowance, from the next request on."""
+    _check_allowance(allowance, no_allowance_limit)
+    changes = {"name": name is not None, "daily_message_allowance": allowance is not None or no_allowance_limit}
+    paths = [field for field, changed in changes.items() if changed]
+    if not paths:
+        raise WrongUsage("nothing to change: give --name, --allowance or --no-allowance-limit")
+    request = UpdateWorkspaceRequest(
+        workspace_id=workspace_id or "",
+        name=name or "",
+        daily_message_allowance=allowance,
+        update_mask=FieldMask(paths=paths),
+    )
+    _show(core.call(core.workspaces.UpdateWorkspace, request).workspace, as_json)
+
+
+def _check_allowance(allowance: int | None, no_allowance_limit: bool) -> None:
+    if allowance is not None and no_allowance_limit:
+        raise WrongUsage("--allowance and --no-allowance-limit exclude each other")
+
+
+def _show(workspace: Workspace, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"workspace": output.json_value(workspace)})
+        return
+    output.print_fields(
+        {
+            "Workspace": workspace.workspace_id,
+            "Name": workspace.name,
+            "Allowance": f"{_allowance(workspace)} messages a day" if _limited(workspace) else "no limit",
+            "Created": _created(workspace),
+            "Updated": output.moment(workspace, "update_time"),
+        }
+    )
+
+
+def _limited(workspace: Workspace) -> bool:
+    return workspace.HasField("daily_message_allowance")
+
+
+def _allowance(workspace: Workspace) -> str:
+    return output.count(workspace.daily_message_allowance) if _limited(workspace) else "no limit"
+
+
+def _created(workspace: Workspace) -> str:
+    return output.moment(workspace, "create_time")
