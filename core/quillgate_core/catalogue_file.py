@@ -165,7 +165,7 @@ def _parse(data: bytes, name: str) -> CatalogueFile:
 
 def _note_problem(problems: list[str], value: object, kind: object, where: str) -> None:
     try:
-        msgspec.convert(value, kind)  # type: ignore[call-overload]
+        msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         problems.append(f"{where}: {error}")
 

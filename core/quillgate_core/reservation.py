@@ -166,7 +166,7 @@ class Today:
     reset_time: datetime
 
 
-class KeyStale(Exception):  # noqa: N818 - an answer, not a failure
+class KeyStale(Exception):
     """The key changed since the caller authenticated: authenticate afresh and reserve again. Never shown to a user."""
 
 

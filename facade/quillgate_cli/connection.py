@@ -111,6 +111,7 @@ def open_core(
     """Opens a channel as the options say and closes it in the end; raises WrongUsage or Failure before any call."""
     credentials = _credentials(address, tls=tls, ca_file=ca_file)
     key = read_key(key_file, os.environ, sys.stdin)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would go between ours
     with _channel(address, credentials) as channel:
         yield Core(channel, address=address, tls=credentials is not None, key=key)
 

@@ -51,7 +51,7 @@ class WithServe(TyperGroup):
         """Returns the command to run, or to complete."""
         name, command, rest = super().resolve_command(ctx, args)
         if name == "serve":
-            command = typer.main.get_command(importlib.import_module(_SERVE_MODULE).app)
+            command = typer.main.get_group(importlib.import_module(_SERVE_MODULE).app)
         return name, command, rest
 
 

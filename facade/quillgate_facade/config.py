@@ -54,6 +54,7 @@ class FacadeConfig:
     body_timeout_s: float = _number(30.0, "How long a request body may take to arrive, in seconds.")
     body_grace_s: float = _number(5.0, "How long a body may stay below `body_min_bytes_per_s`, in seconds.")
     body_min_bytes_per_s: int = _number(65536, "Slowest body after the grace, in bytes a second.", least=1)
+    linger_timeout_s: float = _number(3.0, "How long the rest of a refused body is still read, in seconds.", least=0)
 
     write_stall_timeout_s: float = _number(30.0, "How long a client may read nothing before it is cut, in seconds.")
     comment_interval_s: float = _number(15.0, "Silence after which a stream gets a keep-alive comment, in seconds.")

@@ -42,6 +42,7 @@ class ConnectionFactory:
             access_log=None,
             max_line_size=config.head_max_bytes,
             max_field_size=config.head_max_bytes,
+            lingering_time=config.linger_timeout_s,
             auto_decompress=False,
         )
 

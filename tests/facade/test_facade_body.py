@@ -105,7 +105,7 @@ async def test_other_expectations_are_ignored(facade: FacadeServer, path: str) -
 
 async def test_a_body_that_stops(core: FakeCore, start: StartFacade) -> None:
     """A body that does not arrive in time is answered 408 and the connection closed."""
-    facade = await start(config(body_timeout_s=0.2))
+    facade = await start(config(body_timeout_s=0.2, linger_timeout_s=0.1))
     head = f"POST {CHAT} HTTP/1.1\nhost: x\nauthorization: Bearer {KEY}\ncontent-length: 100\n\n"
     answer = await raw(facade, head, b'{"model": ')
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -209,7 +209,7 @@ async def test_wrong_types(core: FakeCore, http: ClientSession, data: bytes, par
 
 async def test_broken_chunks(core: FakeCore, start: StartFacade) -> None:
     """A body that breaks HTTP's framing does not reach the core; the parser drops it, so it counts as too slow."""
-    facade = await start(config(body_grace_s=0.3))
+    facade = await start(config(body_grace_s=0.3, linger_timeout_s=0.1))
     head = f"POST {CHAT} HTTP/1.1\nhost: x\nauthorization: Bearer {KEY}\ntransfer-encoding: chunked\n\n"
     answer = await raw(facade, head, b"zz\r\nhello\r\n", pause_s=0.1)
     assert answer.startswith(b"HTTP/1.1 408 ")

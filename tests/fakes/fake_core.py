@@ -142,24 +142,27 @@ class FakeCore:
         self.cancelled = asyncio.Event()
         self.serving = True
         self.port = 0
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
+        self._server: grpc.aio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(_Completions(self), self._server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(self), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(_Health(self), self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        await self._server.start()
+        server = self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
+        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(FakeCompletions(self), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(self), server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(self), server)
+        self.port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
         await self._server.stop(None)
 
     async def note(self, request: Any, context: Any) -> None:
         """Remembers the call, and fails it when the script says so."""
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
-        self.deadlines_s.append(context.time_remaining())
+        if hasattr(context, "time_remaining"):  # calls inside the process have no such thing
+            self.deadlines_s.append(context.time_remaining())
         self.started.set()
         if self.script.failure is not None:
             await fail(context, self.script.failure)
@@ -181,7 +184,9 @@ async def fail(context: Any, failure: FakeFailure) -> None:
     await context.abort(failure.code, failure.message)
 
 
-class _Completions(completion_service_pb2_grpc.CompletionServiceServicer):
+class FakeCompletions(completion_service_pb2_grpc.CompletionServiceServicer):
+    """Answers as the script of its core says."""
+
     def __init__(self, core: FakeCore) -> None:
         self._core = core
 

@@ -39,7 +39,7 @@ def _is_patcher(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and node.value.id in {"monkeypatch", "mock", "mocker"}
 
 
-def tests_without_docstring(source: str) -> list[str]:
+def undocumented_tests(source: str) -> list[str]:
     """Names the test functions that do not say in a sentence what behaviour they show."""
     return [
         node.name

@@ -10,7 +10,7 @@ from house.house_style import (
     long_functions,
     patches,
     python_files,
-    tests_without_docstring,
+    undocumented_tests,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def test_fakes_are_injected() -> None:
 
 def test_tests_say_what_they_show() -> None:
     """Every test has a docstring that states the behaviour."""
-    found = {path.name: tests_without_docstring(path.read_text()) for path in python_files(ROOT, "tests")}
+    found = {path.name: undocumented_tests(path.read_text()) for path in python_files(ROOT, "tests")}
     assert {name: tests for name, tests in found.items() if tests} == {}
 
 
@@ -58,7 +58,7 @@ def test_names_say_something() -> None:
         (global_statements, "def f():\n    global x\n", "def f():\n    x = 1\n"),
         (patches, "monkeypatch.setattr(a, 'b', 1)", "monkeypatch.setenv('A', '1')"),
         (patches, "with mock.patch('a'): pass", "client.patch('/a')"),
-        (tests_without_docstring, "def test_a():\n    pass", "def test_a():\n    '''It works.'''"),
+        (undocumented_tests, "def test_a():\n    pass", "def test_a():\n    '''It works.'''"),
     ],
 )
 def test_the_checks_find_what_they_look_for(check: object, bad: str, good: str) -> None:

@@ -33,11 +33,11 @@ KEEPALIVE: Final = {
 DayKey = tuple[str, date]
 
 
-class LedgerContended(Exception):  # noqa: N818 - the writer tries again
+class LedgerContended(Exception):
     """The rows moved under a batch too often; nothing was written and the batch can be applied again."""
 
 
-class DayMoved(Exception):  # noqa: N818 - asks for another attempt, is no failure
+class DayMoved(Exception):
     """UTC midnight passed between choosing the day and holding its locks."""
 
 

@@ -37,7 +37,7 @@ from quillgate_core.reservation import (
 TEXT_LIMIT: Final = 200
 
 
-class LockMissing(Exception):  # noqa: N818 - asks for another attempt, is no failure
+class LockMissing(Exception):
     """A step touches a row whose day was not locked: look the days up and start again."""
 
 

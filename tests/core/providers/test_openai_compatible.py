@@ -228,7 +228,8 @@ async def test_connections_are_reused(site: ProviderSite, end: list[BodyStep]) -
         if stream:
             site.upstream.script(sse_answer(chat_chunk({"content": "a"}), DONE, *end))
             assert text_of([chunk async for chunks in provider.stream_chat(prepared) for chunk in chunks]) == "a"
-            await site.upstream.requests[-1].finished.wait()
+            async with asyncio.timeout(10):
+                await site.upstream.requests[-1].finished.wait()
             await asyncio.sleep(0.2)  # for the end of the body
         else:
             await provider.create_chat(prepared)

@@ -7,7 +7,7 @@ from datetime import date
 import psycopg
 import pytest
 from fakes.books import Books
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from quillgate_core.counting import Usage
 from quillgate_core.errors import ReservationClosed
@@ -184,3 +184,17 @@ def test_old_leases_are_forgotten(site: LeaseSite) -> None:
     site.store.renew("new")
     site.store.recover(100)
     assert [row[0] for row in site.books.read("SELECT instance_id FROM core_instances")] == ["new"]
+
+
+def test_recovery_takes_its_locks_in_the_order_of_the_ledger(site: LeaseSite) -> None:
+    """While another transaction has the daily row, recovery waits without holding ledger rows: no deadlock."""
+    site.reserve("r", owner="dead")
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as pool, site.books.engine.begin() as holder:
+        holder.execute(text("SELECT FROM daily_message_count FOR UPDATE"))
+        recovery = pool.submit(site.store.recover, 100)
+        while not recovery.done() and not site.books.read(waiting):
+            pass
+        assert len(holder.execute(text("SELECT FROM ledger FOR UPDATE NOWAIT")).all()) == 1
+        holder.commit()
+        assert recovery.result() == 1

@@ -1,0 +1,87 @@
+"""`quillgate usage` and `quillgate quote`."""
+
+import pytest
+from fakes.fake_admin_core import OWN_WORKSPACE, FakeAdminCore
+
+from quillgate.v1.metering_service_pb2 import DailyMessageCount
+
+from .conftest import Cli
+
+
+def fill(core: FakeAdminCore) -> None:
+    """Gives the core two days of usage and an allowance."""
+    day = DailyMessageCount(workspace_id=OWN_WORKSPACE, day="2026-11-23", message_count=1, input_tokens=10)
+    day.output_tokens, day.request_count = 5, 1
+    before = DailyMessageCount(day="2026-11-22", message_count=1234, held_messages=2, cached_tokens=3)
+    core.days.days.extend([day, before])
+    core.days.daily_message_allowance = 1000
+    core.days.remaining_messages = 999
+    core.days.reset_time.seconds = 1_795_478_400
+
+
+def test_usage_shows_days_and_what_is_left(cli: Cli, core: FakeAdminCore) -> None:
+    """People see a row a day and one line with the allowance."""
+    fill(core)
+    lines = [line.split() for line in cli("usage").out.splitlines()]
+    assert lines[0] == ["DAY", "MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS"]
+    assert lines[2] == ["2026-11-23", "1", "0", "10", "0", "5", "1"]
+    assert lines[3] == ["2026-11-22", "1,234", "2", "0", "3", "0", "0"]
+    summary = "Allowance: 1,000 messages a day, 999 left today; resets 2026-11-24T00:00:00Z."
+    assert " ".join(lines[-1]) == summary
+
+
+def test_usage_as_json(cli: Cli, core: FakeAdminCore) -> None:
+    """`--json` prints the response under proto's names, numbers as numbers."""
+    fill(core)
+    document = cli("usage", "--json").json
+    assert document["days"][0] == {
+        "workspace_id": OWN_WORKSPACE,
+        "day": "2026-11-23",
+        "message_count": 1,
+        "held_messages": 0,
+        "input_tokens": 10,
+        "cached_tokens": 0,
+        "output_tokens": 5,
+        "request_count": 1,
+    }
+    assert (document["daily_message_allowance"], document["remaining_messages"]) == (1000, 999)
+    assert document["reset_time"] == "2026-11-24T00:00:00Z"
+
+
+def test_usage_without_days_or_limit(cli: Cli) -> None:
+    """No usage and no allowance are said in words; in JSON the absent ones are null."""
+    assert cli("usage").out == "No usage in these days.\nAllowance: no limit.\n"
+    assert cli("usage", "--json").json["daily_message_allowance"] is None
+
+
+def test_usage_sends_workspace_and_days(cli: Cli, core: FakeAdminCore) -> None:
+    """The days are sent as they were given."""
+    cli("usage", "--workspace", "ws_7", "--from", "2026-11-01", "--to", "2026-11-23")
+    (request,) = core.requests
+    assert (request.workspace_id, request.start_day, request.end_day) == ("ws_7", "2026-11-01", "2026-11-23")
+
+
+@pytest.mark.parametrize("day", ["", "yesterday", "2026-02-30", "2026-11-01T00:00:00", "20261101"])
+def test_a_day_that_is_none_is_refused(cli: Cli, core: FakeAdminCore, day: str) -> None:
+    """Anything but YYYY-MM-DD ends with code 2, without a call."""
+    outcome = cli("usage", "--from", day)
+    assert (outcome.code, outcome.out, core.requests) == (2, "", [])
+    assert "--from" in outcome.err
+
+
+def test_quote_explains_the_count(cli: Cli) -> None:
+    """A quote shows the messages, and in JSON every step of the formula."""
+    arguments = ["quote", "--prompt", "40001", "--cached", "11", "--completion", "5"]
+    assert cli(*arguments, "--json").json == {
+        "cached_discount": 5,
+        "effective_input": 39_996,
+        "counted_messages": 3,
+        "tokens_per_message": 16_000,
+    }
+    assert cli(*arguments).out.splitlines()[0].split() == ["Messages", "3"]
+
+
+def test_quote_refuses_negative_tokens(cli: Cli, core: FakeAdminCore) -> None:
+    """A negative count is wrong usage."""
+    assert cli("quote", "--prompt", "-1").code == 2
+    assert core.requests == []

@@ -1,0 +1,369 @@
+"""The gate: who gets through, under which id, how many at once, and what happens to a key that changed meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from core.rpc.refusal import Refusal, refusal_of
+from fakes.key_ring import FakeKeyRing
+from fakes.rpc_site import Metadata, RpcSite, answer, number, open_channel, open_site
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from quillgate.v1 import (
+    completion_service_pb2,
+    completion_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    metering_service_pb2,
+    metering_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    workspace_service_pb2,
+    workspace_service_pb2_grpc,
+)
+
+from quillgate_core import app
+from quillgate_core.errors import ModelNotFound, QuillgateError
+from quillgate_core.reservation import KeyStale
+from quillgate_core.rpc.call import current_call
+from quillgate_core.rpc.capacity import Capacity
+from quillgate_core.rpc.interceptor import PUBLIC_METHODS, CallInterceptor
+
+BOUND_S = 5.0
+KEY_INVALID = Refusal(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", {})
+OVERLOADED = Refusal(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", {"retry_after_s": "1"})
+
+SERVICES: list[tuple[ServiceDescriptor, Any, Any]] = [
+    (
+        completion_service_pb2.DESCRIPTOR.services_by_name["CompletionService"],
+        completion_service_pb2_grpc.CompletionServiceServicer,
+        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server,
+    ),
+    (
+        key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
+        key_service_pb2_grpc.KeyServiceServicer,
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server,
+    ),
+    (
+        metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
+        metering_service_pb2_grpc.MeteringServiceServicer,
+        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server,
+    ),
+    (
+        model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+        model_service_pb2_grpc.ModelServiceServicer,
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+    ),
+    (
+        workspace_service_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
+        workspace_service_pb2_grpc.WorkspaceServiceServicer,
+        workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server,
+    ),
+]
+
+
+async def _answer_with_id(request: Any) -> Any:
+    return answer(current_call().request_id)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", ""),),
+        (("authorization", "Bearer"),),
+        (("authorization", "Bearer  "),),
+        (("authorization", "Bearer qg_live_nonsense"),),
+        (("authorization", "Bearer " + "x" * 300),),
+        (("x-api-key", "qg_live_nonsense"),),
+    ],
+)
+async def test_without_a_good_key_nothing_is_served(site: RpcSite, metadata: Metadata) -> None:
+    """No key, no secret and junk are all refused in the same way, without a query."""
+    assert await refusal_of(site.create(metadata=metadata)) == KEY_INVALID
+    assert await refusal_of(site.stream(metadata=metadata).read()) == KEY_INVALID
+    assert await refusal_of(site.get_key(metadata=metadata)) == KEY_INVALID
+    assert site.ring.finds == 0
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Digest", "qg_live_x"])
+async def test_other_schemes_are_refused(site: RpcSite, scheme: str) -> None:
+    """Only Bearer is understood, even when the secret behind another scheme is a good one."""
+    assert await refusal_of(site.create(metadata=(("authorization", f"{scheme} {site.secret}"),))) == KEY_INVALID
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_scheme_is_case_insensitive(site: RpcSite, scheme: str) -> None:
+    """HTTP's authentication schemes have no case."""
+    await site.create(metadata=(("authorization", f"{scheme} {site.secret}"),))
+
+
+async def test_two_different_keys_are_refused(site: RpcSite) -> None:
+    """Which of two keys pays would be a guess; the same key twice is no contradiction."""
+    other = site.ring.add()[1]
+    twice = (*site.metadata, *site.metadata)
+    both = (*site.metadata, ("authorization", f"Bearer {other}"))
+    await site.create(metadata=twice)
+    expected = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", {"param": "authorization", "code": ""})
+    assert await refusal_of(site.create(metadata=both)) == expected
+
+
+async def test_request_id_is_the_callers(site: RpcSite) -> None:
+    """A given request id is used as it is; without one every call gets its own."""
+    site.completions.create = _answer_with_id
+    longest = "~" * 128
+    given = await site.create(metadata=(*site.metadata, ("x-request-id", longest)))
+    made = {(await site.create()).receipt.request_id for _ in range(2)}
+    assert given.receipt.request_id == longest
+    assert len(made) == 2
+    assert all(request_id.startswith("req_") for request_id in made)
+
+
+@pytest.mark.parametrize("request_id", ["", "with space", "x" * 129])
+async def test_bad_request_id_is_refused(site: RpcSite, request_id: str) -> None:
+    """A request id that cannot be stored is refused before anything is asked of the key store."""
+    expected = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", {"param": "x-request-id", "code": ""})
+    assert await refusal_of(site.create(metadata=(*site.metadata, ("x-request-id", request_id)))) == expected
+    assert site.ring.finds == 0
+
+
+async def test_only_completions_trust_a_remembered_key(site: RpcSite) -> None:
+    """Completions reserve, which checks the key again, so they may use the cache; everything else asks afresh."""
+    await site.create()
+    assert site.ring.finds == 1
+    await site.create()
+    await site.stream().read()
+    assert site.ring.finds == 1
+    await site.get_key()
+    await site.get_key()
+    assert site.ring.finds == 3
+
+
+async def test_stale_key_is_authenticated_afresh_once(site: RpcSite) -> None:
+    """When the reservation finds that the key has changed, the call is served again with the key as it is now."""
+    revisions: list[int] = []
+
+    async def create(request: Any) -> Any:
+        revisions.append(current_call().principal.key_revision)
+        if revisions[-1] < 2:
+            raise KeyStale
+        return await _answer_with_id(request)
+
+    async def stream(request: Any) -> AsyncIterator[Any]:
+        yield await create(request) and number(7)
+
+    await site.create()
+    site.ring.change(site.secret)
+    site.completions.create, site.completions.stream = create, stream
+    metadata = (*site.metadata, ("x-request-id", "r"))
+    assert (await site.create(metadata=metadata)).receipt.request_id == "r"
+    assert revisions == [1, 2]
+    revisions.clear()
+    site.ring.change(site.secret)
+    assert (await site.stream().read()).receipt.counted_messages == 7
+    assert revisions == [2]
+
+
+async def test_stale_key_in_a_stream_is_authenticated_afresh(site: RpcSite) -> None:
+    """A stream starts over in the same way, and its caller sees nothing of it."""
+    revisions: list[int] = []
+
+    async def stream(request: Any) -> AsyncIterator[Any]:
+        revisions.append(current_call().principal.key_revision)
+        if revisions[-1] < 2:
+            raise KeyStale
+        yield number(1)
+
+    await site.create()
+    site.ring.change(site.secret)
+    site.completions.stream = stream
+    call = site.stream()
+    assert [response.receipt.counted_messages async for response in call] == [1]
+    assert revisions == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["create", "stream"])
+async def test_key_that_is_stale_again_is_told_to_retry(site: RpcSite, method: str) -> None:
+    """A key that changes faster than it is read is no fault of ours; the caller may come back."""
+    served: list[int] = []
+
+    async def create(request: Any) -> Any:
+        served.append(1)
+        raise KeyStale
+
+    async def stream(request: Any) -> AsyncIterator[Any]:
+        yield await create(request)
+
+    site.completions.create, site.completions.stream = create, stream
+    assert await refusal_of(site.create() if method == "create" else site.stream().read()) == OVERLOADED
+    assert served == [1, 1]
+
+
+async def test_error_without_a_reason_of_its_own_is_internal(
+    site: RpcSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the ledger could not record is a fault of ours: logged, and told with the request id alone."""
+
+    async def create(request: Any) -> Any:
+        raise QuillgateError("The step could not be recorded.")
+
+    site.completions.create = create
+    refusal = await refusal_of(site.create(metadata=(*site.metadata, ("x-request-id", "r"))))
+    assert refusal == Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", {"request_id": "r"})
+    assert "could not be recorded" in caplog.text
+
+
+@pytest.mark.parametrize("transport", ["in process", "socket"])
+@pytest.mark.parametrize("end", ["success", "error", "cancel", "stream success", "stream error", "stream cancel"])
+async def test_place_is_given_back_at_every_end(transport: Any, end: str) -> None:
+    """With one place, a second call is refused after its wait; when the first has ended, whatever way, there is room."""
+    async with open_site(transport, places=1) as site:
+        go_on = asyncio.Event()
+
+        async def create(request: Any) -> Any:
+            site.completions.begun.set()
+            try:
+                await go_on.wait()
+                if end.endswith("error"):
+                    raise ModelNotFound("m")
+                return answer()
+            finally:
+                site.completions.ended.set()
+
+        async def stream(request: Any) -> AsyncIterator[Any]:
+            await create(request)
+            yield number(0)
+
+        site.completions.create, site.completions.stream = create, stream
+        first = site.stream() if end.startswith("stream") else site.create()
+
+        async def take() -> Any:
+            return [message async for message in first] if end.startswith("stream") else await first
+
+        holder = asyncio.create_task(take())
+        async with asyncio.timeout(BOUND_S):
+            await site.completions.begun.wait()
+            assert await refusal_of(site.create()) == OVERLOADED
+            assert await refusal_of(site.stream().read()) == OVERLOADED
+            await site.get_key()  # admin calls have places of their own
+            if end.endswith("cancel"):
+                first.cancel()
+            go_on.set()
+            await asyncio.gather(holder, return_exceptions=True)
+            await site.completions.ended.wait()
+            site.completions.create = _answer_with_id
+            await site.create()
+
+
+async def test_admin_calls_have_places_of_their_own() -> None:
+    """Neither can completions keep an operator out, nor admin calls a completion."""
+    loop = asyncio.get_running_loop()
+    async with open_site("in process", places=1) as site:
+        begun = asyncio.Event()
+        go_on = asyncio.Event()
+
+        def get(key_id: str) -> str:
+            loop.call_soon_threadsafe(begun.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(BOUND_S)
+            return key_id
+
+        site.keys.get = get
+        holder = asyncio.ensure_future(site.get_key())
+        await begun.wait()
+        assert await refusal_of(site.get_key()) == OVERLOADED
+        await site.create()
+        go_on.set()
+        await holder
+
+
+async def test_waiting_call_takes_a_place_that_becomes_free() -> None:
+    """A full house is not refused at once: whoever leaves within the wait makes room."""
+    async with open_site("in process", places=1, wait_s=BOUND_S) as site:
+        go_on = asyncio.Event()
+
+        async def create(request: Any) -> Any:
+            await go_on.wait()
+            return answer()
+
+        site.completions.create = create
+        calls = [asyncio.ensure_future(site.create()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert not any(call.done() for call in calls)
+        go_on.set()
+        await asyncio.gather(*calls)
+
+
+async def test_cancelled_wait_for_a_place_takes_none() -> None:
+    """Who goes away while waiting leaves the place to others."""
+    capacity = Capacity(1, wait_s=BOUND_S)
+
+    async def hold(event: asyncio.Event) -> None:
+        async with capacity:
+            await event.wait()
+
+    go_on = asyncio.Event()
+    holder = asyncio.create_task(hold(go_on))
+    await asyncio.sleep(0)
+    waiters = [asyncio.create_task(hold(go_on)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    go_on.set()
+    await asyncio.gather(holder, *waiters, return_exceptions=True)
+    async with asyncio.timeout(BOUND_S), capacity:
+        pass
+
+
+def test_public_methods_are_those_of_health() -> None:
+    """The explicit list of what needs no key is the health service and nothing else."""
+    health = health_pb2.DESCRIPTOR.services_by_name["Health"]
+    assert set(PUBLIC_METHODS) == {f"/{health.full_name}/{method.name}" for method in health.methods}
+
+
+@pytest.mark.parametrize("transport", ["in process", "socket"])
+async def test_every_other_method_needs_a_key(transport: Any) -> None:
+    """Walked through the descriptors: without a key each method of each service is refused before it is looked at."""
+    assert {service.full_name for service, _, _ in SERVICES} == set(app.SERVICES)
+    ring = FakeKeyRing()
+    capacity = Capacity(10, wait_s=1)
+    interceptor = CallInterceptor(ring.keys, None, completions=capacity, admin=capacity)  # type: ignore[arg-type]
+
+    def add(server: Any) -> None:
+        for _, servicer, add_to_server in SERVICES:
+            add_to_server(servicer(), server)
+
+    async with open_channel(transport, interceptor, add) as channel:
+        for service, _, _ in SERVICES:
+            for method in service.methods:
+                make = channel.unary_stream if method.server_streaming else channel.unary_unary
+                call = make(f"/{service.full_name}/{method.name}", _serialize, bytes)(b"")
+                assert await refusal_of(call.read() if method.server_streaming else call) == KEY_INVALID
+
+
+async def test_health_is_public_and_reflection_is_not() -> None:
+    """A probe needs no key; whoever wants to know the methods does."""
+    ring = FakeKeyRing()
+    secret = ring.add()[1]
+    capacity = Capacity(10, wait_s=1)
+    interceptor = CallInterceptor(ring.keys, None, completions=capacity, admin=capacity)  # type: ignore[arg-type]
+
+    def add(server: Any) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+        reflection.enable_server_reflection((reflection.SERVICE_NAME,), server)
+
+    async with open_channel("socket", interceptor, add) as channel:
+        check = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        question = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        assert await refusal_of(ask(iter(question)).read()) == KEY_INVALID
+        with pytest.raises(grpc.aio.AioRpcError):
+            # No threads were given, so a good key gets as far as to them.
+            await ask(iter(question), metadata=(("authorization", f"Bearer {secret}"),)).read()
+
+
+def _serialize(message: bytes) -> bytes:
+    return message
