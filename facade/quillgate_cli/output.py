@@ -23,6 +23,7 @@ from quillgate_cli.failure import ExitCode, Failure
 from quillgate_codec.mapping import is_repeated
 
 _PIPE_WIDTH = 100_000
+_FRACTION = re.compile(r"\.[0-9]+(?=Z$)")
 _NOT_PLAIN = re.compile(r"[^\n -~]")
 
 
@@ -50,8 +51,8 @@ def count(value: int) -> str:
 
 
 def moment(message: Message, field: str, *, absent: str = "never") -> str:
-    """Returns a Timestamp field in RFC 3339, or `absent` when it is not set."""
-    return _rfc3339(getattr(message, field)) if message.HasField(field) else absent
+    """Returns a Timestamp field in RFC 3339, to the second, or `absent` when it is not set."""
+    return _FRACTION.sub("", _rfc3339(getattr(message, field))) if message.HasField(field) else absent
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:

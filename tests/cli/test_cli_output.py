@@ -58,6 +58,13 @@ def test_a_time_that_is_none_does_not_end_the_list(cli: Cli, core: FakeAdminCore
     assert cli("keys", "list", "--json").json["keys"][0]["expire_time"] == f"{2**62} s after 1970"
 
 
+def test_people_see_seconds_and_scripts_see_all(cli: Cli, core: FakeAdminCore) -> None:
+    """Fractions of a second are for scripts."""
+    core.add_key("k").expire_time.FromJsonString("2031-01-01T00:00:00.123456Z")
+    assert "2031-01-01T00:00:00Z" in cli("keys", "list").out
+    assert cli("keys", "list", "--json").json["keys"][0]["expire_time"] == "2031-01-01T00:00:00.123456Z"
+
+
 def test_long_cells_stay_on_their_line_in_a_pipe(cli: Cli, core: FakeAdminCore) -> None:
     """Off a terminal nothing is cut or broken, however long, so that grep finds it."""
     core.add_key("n" * 200, allowed_models=[f"some/model-{number}" for number in range(30)])
