@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -144,17 +144,22 @@ class Core:
         await self._blocking(self.metering.end_lease)
         self._threads.shutdown()
 
-    async def issue_key(self, name: str, *, lifetime: timedelta) -> str:
-        """Makes a developer key in the oldest workspace, for whoever starts the service, and returns its secret."""
+    async def issue_key(
+        self, name: str, *, scopes: Sequence[str] = DEFAULT_SCOPES, lifetime: timedelta | None = None
+    ) -> str:
+        """Makes a key in the oldest workspace, for whoever starts the service, and returns its secret.
+
+        Without a lifetime it works until it is revoked.
+        """
 
         def issue() -> str:
             operator = Principal(key_id="", key_revision=0, workspace_id="", scopes=frozenset({PLATFORM_ADMIN}))
             (oldest, *_), _ = self.workspaces.list(operator, page_size=1)
-            expire_time = datetime.now(UTC) + lifetime
+            expire_time = None if lifetime is None else datetime.now(UTC) + lifetime
             return self.keys.create(
                 operator,
                 name=name,
-                scopes=DEFAULT_SCOPES,
+                scopes=scopes,
                 workspace_id=oldest.workspace_id,
                 expire_time=expire_time,
             )[1]

@@ -55,8 +55,7 @@ class ChatTally:
                 del chunk.choices[position]
         if not chunk.choices:
             return False
-        if chunk.extra_json:
-            chunk.extra_json = _clean_extra(chunk.extra_json)
+        _clean_extra(chunk)
         if not self._id:
             self._id = chunk.id or self._fallback_id
             self._created = chunk.created or self._created
@@ -123,6 +122,9 @@ def clean_answer(
     answer.object = "chat.completion"
     answer.created = answer.created or created
     answer.model = request.model
+    for index, choice in enumerate(answer.choices):
+        choice.index = choice.index if choice.HasField("index") else index
+        choice.message.role = choice.message.role or "assistant"
     if answer.HasField("usage") and is_usage(answer.usage):
         return usage_of(answer.usage), "provider"
     used = estimate(request.ByteSize(), sum(choice.message.ByteSize() for choice in answer.choices))
@@ -155,17 +157,20 @@ def reported(usage: Usage) -> CompletionUsage:
     )
 
 
-def _clean_extra(extra_json: bytes) -> bytes:
+def _clean_extra(chunk: ChatCompletionChunk) -> None:
     """Drops `error`, whose mere presence the official Go client takes for a failure, and a null `usage`.
 
     Providers send the latter because usage is always asked for; a client that did not ask must not see it.
     """
+    extra_json = chunk.extra_json
     if b'"error"' not in extra_json and b'"usage"' not in extra_json:
-        return extra_json
+        return
     members = msgspec.json.decode(extra_json)
     members.pop("error", None)
     members.pop("usage", None)
-    return msgspec.json.encode(members) if members else b""
+    chunk.ClearField("extra_json")  # empty text would be no JSON
+    if members:
+        chunk.extra_json = msgspec.json.encode(members)
 
 
 def _copy(usage: CompletionUsage) -> CompletionUsage:

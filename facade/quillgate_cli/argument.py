@@ -1,8 +1,6 @@
 """The arguments and options that several commands share, with their checks; what one has stays with it."""
 
-from typing import Annotated
-
-import typer
+import click
 
 from quillgate_cli.failure import WrongUsage
 
@@ -10,7 +8,7 @@ MAX_INT64 = 2**63 - 1
 _SECRET_PREFIX = "qg_"  # noqa: S105  # the public prefix of secrets, to recognise one where an id belongs
 
 
-def checked_id(value: str | None) -> str | None:
+def checked_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuses an empty id, which would silently mean "my own", and a secret in the place of an id, unrepeated."""
     if value is None:
         return None
@@ -23,13 +21,11 @@ def checked_id(value: str | None) -> str | None:
     return value
 
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", callback=checked_id, help="Id of the key, key_….")]
-WorkspaceId = Annotated[
-    str | None,
-    typer.Argument(metavar="[WORKSPACE_ID]", callback=checked_id, help="Id of the workspace. Default: your key's own."),
-]
-WorkspaceOption = Annotated[
-    str | None,
-    typer.Option("--workspace", metavar="WORKSPACE_ID", callback=checked_id, help="Default: your key's own."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+AMOUNT = click.IntRange(0, MAX_INT64)
+
+key_id_argument = click.argument("key_id", callback=checked_id)
+workspace_id_argument = click.argument("workspace_id", required=False, callback=checked_id)
+workspace_option = click.option(
+    "--workspace", metavar="WORKSPACE_ID", callback=checked_id, help="Default: your key's own."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")

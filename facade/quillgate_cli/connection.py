@@ -5,16 +5,15 @@ command does, and must never repeat the key, neither in errors nor in `repr`.
 """
 
 import functools
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
+import click
 import grpc
-import typer
 
 from quillgate.v1.key_service_pb2_grpc import KeyServiceStub
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
@@ -26,8 +25,35 @@ from quillgate_cli.key_source import read_key
 
 DEADLINE_S = 10.0
 DEFAULT_ADDRESS = "127.0.0.1:8788"
-_OPTIONS: list[tuple[str, int]] = [("grpc.max_receive_message_length", 40 * 1024 * 1024)]
-_PANEL = "Connection"
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [("grpc.max_receive_message_length", 40 * 1024 * 1024)]
+_OPTIONS = (
+    click.option(
+        "--address",
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        envvar="QUILLGATE_CORE_ADDRESS",
+        show_envvar=True,
+        help="Where core listens: HOST:PORT or unix:///PATH.",
+    ),
+    click.option(
+        "--key-file",
+        metavar="PATH",
+        help="File that holds your key; '-' is standard input. Default: the variable QUILLGATE_KEY.",
+    ),
+    click.option(
+        "--tls/--plaintext",
+        default=None,
+        envvar="QUILLGATE_TLS",
+        show_envvar=True,
+        help="Encrypt, or send the key in the clear. Default: in the clear, and to this machine only.",
+    ),
+    click.option(
+        "--ca-file",
+        metavar="PATH",
+        type=click.Path(path_type=Path),
+        help="Certificates (PEM) to trust with --tls. Default: the public authorities.",
+    ),
+)
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -54,59 +80,19 @@ class Core:
 
 
 def with_core(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command that takes `core: Core` first the connection options after its own, the same everywhere.
-
-    typer reads a command's options from its signature, so the signature is where they are added.
-    """
-    options = inspect.signature(open_core).parameters
-    own = list(inspect.signature(command).parameters.values())[1:]
+    """Gives a command that takes `core: Core` first the connection options after its own, the same everywhere."""
 
     @functools.wraps(command)
-    def run(**arguments: Any) -> None:
-        connection = {name: arguments.pop(name) for name in options}
-        with open_core(**connection) as core:
+    def run(*, address: str, key_file: str | None, tls: bool | None, ca_file: Path | None, **arguments: Any) -> None:
+        with open_core(address, key_file=key_file, tls=tls, ca_file=ca_file) as core:
             command(core, **arguments)
 
-    run.__signature__ = inspect.Signature([*own, *options.values()])  # type: ignore[attr-defined]
-    return run
+    return functools.reduce(lambda connected, option: option(connected), reversed(_OPTIONS), run)
 
 
 @contextmanager
 def open_core(
-    *,
-    address: Annotated[
-        str,
-        typer.Option(
-            envvar="QUILLGATE_CORE_ADDRESS",
-            help="Where core listens: HOST:PORT or unix:///PATH.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = DEFAULT_ADDRESS,
-    key_file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="File that holds your key; '-' is standard input. Default: the variable QUILLGATE_KEY.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    tls: Annotated[
-        bool | None,
-        typer.Option(
-            "--tls/--plaintext",
-            envvar="QUILLGATE_TLS",
-            help="Encrypt, or send the key in the clear. Default: in the clear, and to this machine only.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Certificates (PEM) to trust with --tls. Default: the public authorities.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
+    address: str, *, key_file: str | None = None, tls: bool | None = None, ca_file: Path | None = None
 ) -> Iterator[Core]:
     """Opens a channel as the options say and closes it in the end; raises WrongUsage or Failure before any call."""
     credentials = _credentials(address, tls=tls, ca_file=ca_file)
@@ -140,5 +126,5 @@ def _read_certificates(ca_file: Path | None) -> bytes | None:
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
     """In the clear, a proxy of the environment is passed by: it would read the key."""
     if credentials is not None:
-        return grpc.secure_channel(address, credentials, options=_OPTIONS)
-    return grpc.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
+        return grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+    return grpc.insecure_channel(address, options=[*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)])

@@ -1,9 +1,8 @@
 """`quillgate keys`: KeyService for people. A secret is printed where it was asked for, once, and nowhere else."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
-import typer
+import click
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,54 +20,62 @@ from quillgate.v1.key_service_pb2 import (
     UpdateKeyRequest,
 )
 from quillgate_cli import output
-from quillgate_cli.argument import AsJson, KeyId, WorkspaceOption
+from quillgate_cli.argument import json_option, key_id_argument, workspace_option
 from quillgate_cli.connection import Core, with_core
 from quillgate_cli.durations import parse_duration, parse_expiry
 from quillgate_cli.failure import WrongUsage
-from quillgate_cli.output import Column
 from quillgate_cli.pages import PAGE_SIZE, all_pages
+from quillgate_cli.table import Column
 
-app = typer.Typer(help="The secrets that clients present, and what each may do.")
+app = click.Group("keys", help="The secrets that clients present, and what each may do.", no_args_is_help=False)
 
 _SCOPES = "What it may do: inference, usage.read, keys.manage, workspace.admin or platform.admin; repeatable."
-Expires = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="When it stops working: 30d, 12h or 2027-01-31T00:00:00Z.")
-]
-SecretOnly = Annotated[bool, typer.Option("--secret-only", help="Print the secret and nothing else, for scripts.")]
+_expires_option = click.option(
+    "--expires", metavar="WHEN", help="When it stops working: 30d, 12h or 2027-01-31T00:00:00Z."
+)
+_secret_only_option = click.option(
+    "--secret-only", is_flag=True, help="Print the secret and nothing else, for scripts."
+)
 
 
 @app.command()
+@click.option("--name", required=True, help="What people call it.")
+@workspace_option
+@click.option("--scope", "scopes", multiple=True, help=f"{_SCOPES} Default: inference and usage.read.")
+@click.option("--model", "models", multiple=True, help="A model it may use; repeatable. Default: any.")
+@_expires_option
+@json_option
+@_secret_only_option
 @with_core
 def create(
     core: Core,
-    name: Annotated[str, typer.Option(help="What people call it.")],
-    workspace: WorkspaceOption = None,
-    scope: Annotated[list[str] | None, typer.Option(help=f"{_SCOPES} Default: inference and usage.read.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model it may use; repeatable. Default: any.")] = None,
-    expires: Expires = None,
-    as_json: AsJson = False,
-    secret_only: SecretOnly = False,
+    *,
+    name: str,
+    workspace: str | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+    expires: str | None,
+    as_json: bool,
+    secret_only: bool,
 ) -> None:
     """Make a key and show its secret, this once."""
     _check_form(as_json, secret_only)
     request = CreateKeyRequest(
         workspace_id=workspace or "",
         name=name,
-        scopes=scope or [],
-        allowed_models=model or [],
+        scopes=scopes,
+        allowed_models=models,
         expire_time=_expire_time(expires),
     )
     _show_secret(core.call(core.keys.CreateKey, request), as_json, secret_only)
 
 
 @app.command("list")
+@workspace_option
+@click.option("--include-revoked", is_flag=True, help="List revoked keys too.")
+@json_option
 @with_core
-def list_(
-    core: Core,
-    workspace: WorkspaceOption = None,
-    include_revoked: Annotated[bool, typer.Option("--include-revoked", help="List revoked keys too.")] = False,
-    as_json: AsJson = False,
-) -> None:
+def list_(core: Core, *, workspace: str | None, include_revoked: bool, as_json: bool) -> None:
     """List a workspace's keys, oldest first."""
 
     def list_page(page_token: str) -> ListKeysResponse:
@@ -86,34 +93,45 @@ def list_(
 
 
 @app.command()
+@key_id_argument
+@json_option
 @with_core
-def show(core: Core, key_id: KeyId, as_json: AsJson = False) -> None:
+def show(core: Core, *, key_id: str, as_json: bool) -> None:
     """Show a key, never its secret."""
     _show(core.call(core.keys.GetKey, GetKeyRequest(key_id=key_id)).key, as_json)
 
 
 @app.command()
+@key_id_argument
+@click.option("--name", help="What people call it.")
+@click.option("--scope", "scopes", multiple=True, help=f"{_SCOPES} Replaces the list.")
+@click.option("--model", "models", multiple=True, help="Replaces the models it may use; repeatable.")
+@click.option("--any-model", is_flag=True, help="It may use every model.")
+@_expires_option
+@click.option("--never-expires", is_flag=True, help="It works until it is revoked.")
+@json_option
 @with_core
 def update(
     core: Core,
-    key_id: KeyId,
-    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help=f"{_SCOPES} Replaces the list.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Replaces the models it may use; repeatable.")] = None,
-    any_model: Annotated[bool, typer.Option("--any-model", help="It may use every model.")] = False,
-    expires: Expires = None,
-    never_expires: Annotated[bool, typer.Option("--never-expires", help="It works until it is revoked.")] = False,
-    as_json: AsJson = False,
+    *,
+    key_id: str,
+    name: str | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+    any_model: bool,
+    expires: str | None,
+    never_expires: bool,
+    as_json: bool,
 ) -> None:
     """Change a key, from the next request on."""
-    if model and any_model:
+    if models and any_model:
         raise WrongUsage("--model and --any-model exclude each other")
     if expires is not None and never_expires:
         raise WrongUsage("--expires and --never-expires exclude each other")
     changes = {
         "name": name is not None,
-        "scopes": bool(scope),
-        "allowed_models": bool(model) or any_model,
+        "scopes": bool(scopes),
+        "allowed_models": bool(models) or any_model,
         "expire_time": expires is not None or never_expires,
     }
     paths = [field for field, changed in changes.items() if changed]
@@ -122,8 +140,8 @@ def update(
     request = UpdateKeyRequest(
         key_id=key_id,
         name=name or "",
-        scopes=scope or [],
-        allowed_models=model or [],
+        scopes=scopes,
+        allowed_models=models,
         expire_time=_expire_time(expires),
         update_mask=FieldMask(paths=paths),
     )
@@ -131,16 +149,12 @@ def update(
 
 
 @app.command()
+@key_id_argument
+@click.option("--overlap", metavar="DURATION", help="How long the old secret still works: 12h; 0. Default: 24h.")
+@json_option
+@_secret_only_option
 @with_core
-def rotate(
-    core: Core,
-    key_id: KeyId,
-    overlap: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="How long the old secret still works: 12h; 0. Default: 24h.")
-    ] = None,
-    as_json: AsJson = False,
-    secret_only: SecretOnly = False,
-) -> None:
+def rotate(core: Core, *, key_id: str, overlap: str | None, as_json: bool, secret_only: bool) -> None:
     """Give a key a new secret and show it, this once."""
     _check_form(as_json, secret_only)
     request = RotateKeyRequest(key_id=key_id)
@@ -150,8 +164,10 @@ def rotate(
 
 
 @app.command()
+@key_id_argument
+@json_option
 @with_core
-def revoke(core: Core, key_id: KeyId, as_json: AsJson = False) -> None:
+def revoke(core: Core, *, key_id: str, as_json: bool) -> None:
     """End a key for good."""
     _show(core.call(core.keys.RevokeKey, RevokeKeyRequest(key_id=key_id)).key, as_json)
 

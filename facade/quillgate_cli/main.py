@@ -17,70 +17,52 @@ facade, and which is imported only when it is needed.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from quillgate_cli import keys, models, output, usage, workspaces
+from quillgate_cli.completion import PROGRAM, complete, completion
 from quillgate_cli.failure import ExitCode, Failure
 
 _SERVE_MODULE = "quillgate_cli.serve"
 
 
-class WithServe(TyperGroup):
+class WithServe(click.Group):
     """The commands, and `serve`, which is imported only to run it: it brings the whole service with it."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Names every command, `serve` last; an installation without it has none."""
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names every command as added, `serve` last; an installation without it has none."""
         present = importlib.util.find_spec(_SERVE_MODULE) is not None
-        return [*super().list_commands(ctx), *(["serve"] if present else [])]
+        return [*self.commands, *(["serve"] if present else [])]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Returns the command to list or describe; for `serve` only its name and one line."""
         if cmd_name == "serve" and cmd_name in self.list_commands(ctx):
-            return TyperCommand(cmd_name, help="Run the service: core, facade or both.")
+            return click.Command(cmd_name, help="Run the service: core, facade or both.")
         return super().get_command(ctx, cmd_name)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Returns the command to run, or to complete."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name == "serve":
-            command = typer.main.get_group(importlib.import_module(_SERVE_MODULE).app)
+        if name == "serve" and command is not None:
+            command = importlib.import_module(_SERVE_MODULE).app
         return name, command, rest
 
 
-app = typer.Typer(
-    cls=WithServe,
+app = WithServe(
+    PROGRAM,
+    commands=[workspaces.app, keys.app, usage.usage, usage.quote, models.app, completion],
     help="Operate Quillgate: workspaces, keys, usage and models over gRPC, and the service itself.",
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
 )
-app.add_typer(workspaces.app, name="workspaces")
-app.add_typer(keys.app, name="keys")
-app.command("usage")(usage.usage)
-app.command("quote")(usage.quote)
-app.add_typer(models.app, name="models")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        output.print_line(f"quillgate {importlib.metadata.version('quillgate')}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Operate Quillgate: workspaces, keys, usage and models over gRPC, and the service itself."""
+click.version_option(package_name="quillgate", message="%(prog)s %(version)s")(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,23 +72,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except Exit as exit_:
+        return exit_.exit_code
     except Failure as failure:
         return _complain(str(failure), failure.exit_code)
-    except typer.TyperException as error:
-        return _complain(_usage_text(error), error.exit_code) if error.format_message() else error.exit_code
+    except NoArgsIsHelpError as error:
+        return _show_help(error)
+    except click.ClickException as error:
+        return _complain(_usage_text(error), error.exit_code)
     except output.StdoutClosed:
         return ExitCode.PIPE_CLOSED
-    except (KeyboardInterrupt, typer.Abort):
+    except BrokenPipeError:  # click writes help and version itself
+        output.discard_stdout()
+        return ExitCode.PIPE_CLOSED
+    except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as error:  # the last resort: what it says could hold a key, where it was cannot
         return _complain(_unexpected_text(error), ExitCode.FAILED)
 
 
 def _run(arguments: list[str]) -> int:
+    """Does by hand what click's own `main` does, which prints a line break on Ctrl-C and ends the process."""
     if any("\udc80" <= ch <= "\udcff" for argument in arguments for ch in argument):
         raise Failure("the arguments are not UTF-8", ExitCode.USAGE)
-    result = typer.main.get_command(app).main(args=arguments, prog_name="quillgate", standalone_mode=False)
-    return result if isinstance(result, int) else ExitCode.OK
+    completed = complete(app, os.environ)
+    if completed is not None:
+        return completed
+    with app.make_context(PROGRAM, arguments) as context:
+        app.invoke(context)
+    return ExitCode.OK
 
 
 def _complain(text: str, exit_code: int) -> int:
@@ -115,9 +109,9 @@ def _complain(text: str, exit_code: int) -> int:
     return exit_code
 
 
-def _usage_text(error: typer.TyperException) -> str:
+def _usage_text(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    text = error.format_message().rstrip(".")
+    text = " ".join(error.format_message().split()).rstrip(".")
     return text if context is None else f"{text}; see `{context.command_path} --help`"
 
 

@@ -1,33 +1,31 @@
 """`quillgate models`: ModelService for people. `--json` prints OpenAI's own objects, as `GET /models` does."""
 
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperGroup
+import click
 
 import quillgate_codec
 from quillgate.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, Model
 from quillgate_cli import output
-from quillgate_cli.argument import AsJson
+from quillgate_cli.argument import json_option
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.output import Column
+from quillgate_cli.table import Column
 
 
-class ListByDefault(TyperGroup):
+class ListByDefault(click.Group):
     """Makes `quillgate models --json` mean `quillgate models list --json`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts the command in where none is named; completion sees the arguments as they are."""
         named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
         return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["list", *args])
 
 
-app = typer.Typer(cls=ListByDefault, help="The models that your key may use; lists them when no command is given.")
+app = ListByDefault("models", help="The models that your key may use; lists them when no command is given.")
 
 
 @app.command("list")
+@json_option
 @with_core
-def list_(core: Core, as_json: AsJson = False) -> None:
+def list_(core: Core, *, as_json: bool) -> None:
     """List the models that your key may use, by id."""
     models = core.call(core.models.ListModels, ListModelsRequest()).models
     if as_json:
@@ -44,10 +42,10 @@ def list_(core: Core, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@click.argument("model_id", metavar="ID")
+@json_option
 @with_core
-def show(
-    core: Core, model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the model.")], as_json: AsJson = False
-) -> None:
+def show(core: Core, *, model_id: str, as_json: bool) -> None:
     """Show a model."""
     model = core.call(core.models.GetModel, GetModelRequest(id=model_id)).model
     if as_json:

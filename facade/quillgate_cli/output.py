@@ -6,34 +6,21 @@ the reading direction, or markup. People see such characters spelt out; JSON is 
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from quillgate_cli.failure import ExitCode, Failure
+from quillgate_cli.table import Column, fields_text, table_text
 from quillgate_codec.mapping import is_repeated
 
-_PIPE_WIDTH = 100_000
 _FRACTION = re.compile(r"\.[0-9]+(?=Z$)")
 _NOT_PLAIN = re.compile(r"[^\n -~]")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table; `whole` cells (ids, days) are never broken over lines."""
-
-    title: str
-    number: bool = False
-    whole: bool = False
 
 
 class StdoutClosed(Exception):
@@ -57,27 +44,12 @@ def moment(message: Message, field: str, *, absent: str = "never") -> str:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Prints rows of plain text under their titles."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            Text(column.title),
-            justify="right" if column.number else "left",
-            no_wrap=column.number or column.whole,
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    _print(table)
+    _print(table_text(columns, [[clean(cell) for cell in row] for row in rows], room=_room()))
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
     """Prints one thing: a line per field, names to the left."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in fields.items():
-        grid.add_row(Text(name, style="bold"), Text(clean(value)))
-    _print(grid)
+    _print(fields_text([(name, clean(value)) for name, value in fields.items()], room=_room()))
 
 
 def print_line(text: str = "") -> None:
@@ -122,13 +94,14 @@ def discard_stdout() -> None:
     os.close(devnull)
 
 
-def _print(renderable: RenderableType) -> None:
-    """Renders first and writes then, so that a write fails in one place; off a terminal, lines are never broken."""
+def _print(text: str) -> None:
+    write("".join(f"{line.rstrip(' ')}\n" for line in text.split("\n")))
+
+
+def _room() -> int | None:
+    """Returns the width of the terminal; None off a terminal, where lines are never broken."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, emoji=False, width=None if terminal else _PIPE_WIDTH)
-    with console.capture() as capture:
-        console.print(renderable)
-    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    return shutil.get_terminal_size().columns if terminal else None
 
 
 def _field_value(message: Message, field: Any) -> Any:

@@ -9,23 +9,22 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
 
+import click
 import grpc
-import typer
 import uvloop
 
 from quillgate_core.app import Core
 from quillgate_core.config import Config, ConfigError
 from quillgate_core.errors import QuillgateError
+from quillgate_core.principal import SCOPES
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.startup import StartupError
 from quillgate_facade.app import FacadeServer, build_app
 from quillgate_facade.app import serve as serve_facade
 from quillgate_facade.config import FacadeConfig, FacadeConfigError
-
-app = typer.Typer(help="Run the service.", invoke_without_command=True, no_args_is_help=False)
 
 INTERRUPT_DRAIN_S = 2.0
 NEW_KEY_LIFETIME = timedelta(days=30)
@@ -40,13 +39,20 @@ _CHANNEL_OPTIONS = (
     ("grpc.service_config", '{"healthCheckConfig": {"serviceName": ""}}'),
 )
 
-NewKey = Annotated[bool, typer.Option("--new-key", help="Also make and print a developer key that works for 30 days.")]
-CoreAddress = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--core", envvar="QUILLGATE_CORE_ADDRESS", help="Address of core: host:port or unix:/path; repeatable."
-    ),
-]
+_new_key_option = click.option(
+    "--new-key", is_flag=True, help="Also make and print a developer key that works for 30 days."
+)
+_new_admin_key_option = click.option(
+    "--new-admin-key", is_flag=True, help="Also make and print a key with all scopes, if you lost the first start's."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeys:
+    """Which keys to make and print at this start."""
+
+    developer: bool
+    admin: bool
 
 
 class Stop:
@@ -73,34 +79,47 @@ class Stop:
         await self._event.wait()
 
 
-@app.callback()
-def all_in_one(context: typer.Context, new_key: NewKey = False) -> None:
+@click.group("serve", invoke_without_command=True)
+@_new_key_option
+@_new_admin_key_option
+@click.pass_context
+def app(context: click.Context, *, new_key: bool, new_admin_key: bool) -> None:
     """Run facade and core together; `serve core` and `serve facade` run them apart."""
     if context.invoked_subcommand is None:
-        _run_core(_all_in_one, new_key=new_key)
+        _run_core(_all_in_one, NewKeys(developer=new_key, admin=new_admin_key))
 
 
 @app.command("core")
-def core_alone(new_key: NewKey = False) -> None:
+@_new_key_option
+@_new_admin_key_option
+def core_alone(*, new_key: bool, new_admin_key: bool) -> None:
     """Run core alone: gRPC on QUILLGATE_GRPC_ADDRESS."""
-    _run_core(_core_alone, new_key=new_key)
+    _run_core(_core_alone, NewKeys(developer=new_key, admin=new_admin_key))
 
 
 @app.command("facade")
-def facade_alone(core: CoreAddress = None) -> None:
+@click.option(
+    "--core",
+    "addresses",
+    multiple=True,
+    envvar="QUILLGATE_CORE_ADDRESS",
+    show_envvar=True,
+    help="Address of core: host:port or unix:/path; repeatable.",
+)
+def facade_alone(*, addresses: tuple[str, ...]) -> None:
     """Run the facade alone: REST on QUILLGATE_FACADE_HOST and QUILLGATE_FACADE_PORT."""
-    targets = core or ["127.0.0.1:8788"]
+    targets = addresses or ("127.0.0.1:8788",)
     target = targets[0] if len(targets) == 1 else f"ipv4:{','.join(targets)}"
     _guarded(lambda: uvloop.run(_facade_alone(_facade_config(), target)))
 
 
-def _run_core(serve: Callable[[Config, Database, bool], Awaitable[None]], *, new_key: bool) -> None:
+def _run_core(serve: Callable[[Config, Database, NewKeys], Awaitable[None]], new_keys: NewKeys) -> None:
     def run() -> None:
         config = Config.from_environ(os.environ)
         with Database(
             config.database_url.reveal(), data_dir=config.data_dir, pepper_file=config.pepper_file
         ) as database:
-            uvloop.run(_awaited(serve(config, database, new_key)))
+            uvloop.run(_awaited(serve(config, database, new_keys)))
 
     _guarded(run)
 
@@ -109,7 +128,7 @@ async def _awaited(work: Awaitable[None]) -> None:
     await work
 
 
-async def _all_in_one(config: Config, database: Database, new_key: bool) -> None:
+async def _all_in_one(config: Config, database: Database, new_keys: NewKeys) -> None:
     facade_config = _facade_config()
     stop = Stop(config.drain_s)
     stop.listen()
@@ -119,7 +138,7 @@ async def _all_in_one(config: Config, database: Database, new_key: bool) -> None
         server = await _listen(core.channel, facade_config)
         try:
             url = f"http://{facade_config.host}:{server.port}/api/openai/v1"
-            await _announce(core, url, new_key=new_key)
+            await _announce(core, url, new_keys)
             await stop.wait()
         finally:
             await server.stop(stop.drain_s)
@@ -127,13 +146,13 @@ async def _all_in_one(config: Config, database: Database, new_key: bool) -> None
         await core.stop(stop.drain_s)
 
 
-async def _core_alone(config: Config, database: Database, new_key: bool) -> None:
+async def _core_alone(config: Config, database: Database, new_keys: NewKeys) -> None:
     stop = Stop(config.drain_s)
     stop.listen()
     core = Core(config, database)
     try:
         await core.start()
-        await _announce(core, "", new_key=new_key)
+        await _announce(core, "", new_keys)
         await stop.wait()
     finally:
         await core.stop(stop.drain_s)
@@ -158,14 +177,17 @@ async def _listen(channel: grpc.aio.Channel, config: FacadeConfig) -> FacadeServ
         raise OSError(f"cannot serve REST on {config.host}:{config.port}: {reason}") from None
 
 
-async def _announce(core: Core, url: str, *, new_key: bool) -> None:
+async def _announce(core: Core, url: str, new_keys: NewKeys) -> None:
     """Prints where the service is, and the secrets that are shown only now."""
     lines = [f"Base URL   {url}"] if url else []
     lines.append(f"gRPC       {core.address}")
     admin = await asyncio.get_running_loop().run_in_executor(None, core.keys.bootstrap)
     if admin is not None:
         lines.append(f"Admin key  {admin}   (shown once: keep it; the CLI reads it from QUILLGATE_KEY)")
-    if new_key:
+    elif new_keys.admin:
+        admin = await core.issue_key("serve --new-admin-key", scopes=SCOPES)
+        lines.append(f"Admin key  {admin}   (another one, shown once; revoke the lost one with the CLI)")
+    if new_keys.developer:
         secret = await core.issue_key("serve --new-key", lifetime=NEW_KEY_LIFETIME)
         lines.append(f"Your key   {secret}   (for {NEW_KEY_LIFETIME.days} days)")
         if url:
@@ -197,4 +219,4 @@ def _guarded(run: Callable[[], None]) -> None:
     except (ConfigError, FacadeConfigError, StartupError, QuillgateError, OSError) as error:
         for line in str(error).splitlines():
             print(f"quillgate: {line}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise click.exceptions.Exit(1) from None

@@ -1,9 +1,8 @@
 """`quillgate usage` and `quillgate quote`: MeteringService for people. Must not compute: core counts."""
 
 from datetime import datetime
-from typing import Annotated
 
-import typer
+import click
 
 from quillgate.v1.metering_service_pb2 import (
     DailyMessageCount,
@@ -13,27 +12,21 @@ from quillgate.v1.metering_service_pb2 import (
     TokenUsage,
 )
 from quillgate_cli import output
-from quillgate_cli.argument import MAX_INT64, AsJson, WorkspaceOption
+from quillgate_cli.argument import AMOUNT, json_option, workspace_option
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.output import Column
+from quillgate_cli.table import Column
 
-_DAY = "%Y-%m-%d"
+_DAY = click.DateTime(["%Y-%m-%d"])
 _TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS")
 
 
+@click.command()
+@workspace_option
+@click.option("--from", "first", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: 30 days before --to.")
+@click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")
+@json_option
 @with_core
-def usage(
-    core: Core,
-    workspace: WorkspaceOption = None,
-    first: Annotated[
-        datetime | None,
-        typer.Option("--from", metavar="DAY", formats=[_DAY], help="YYYY-MM-DD, UTC. Default: 30 days before --to."),
-    ] = None,
-    last: Annotated[
-        datetime | None, typer.Option("--to", metavar="DAY", formats=[_DAY], help="YYYY-MM-DD, UTC. Default: today.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def usage(core: Core, *, workspace: str | None, first: datetime | None, last: datetime | None, as_json: bool) -> None:
     """Show what a workspace used, day by day, and what is left today."""
     request = ListDailyMessageCountRequest(workspace_id=workspace or "", start_day=_day(first), end_day=_day(last))
     response = core.call(core.metering.ListDailyMessageCount, request)
@@ -49,14 +42,13 @@ def usage(
     output.print_line(_summary(response))
 
 
+@click.command()
+@click.option("--prompt", type=AMOUNT, required=True, help="Tokens of the prompt, cached ones included.")
+@click.option("--completion", type=AMOUNT, default=0, show_default=True, help="Tokens of the answer.")
+@click.option("--cached", type=AMOUNT, default=0, show_default=True, help="Those of the prompt read from a cache.")
+@json_option
 @with_core
-def quote(
-    core: Core,
-    prompt: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="Tokens of the prompt, cached ones included.")],
-    completion: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="Tokens of the answer.")] = 0,
-    cached: Annotated[int, typer.Option(min=0, max=MAX_INT64, help="Those of the prompt read from a cache.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+def quote(core: Core, *, prompt: int, completion: int, cached: int, as_json: bool) -> None:
     """Show how many messages a request with this usage would count."""
     tokens = TokenUsage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
     response = core.call(core.metering.QuoteMessages, QuoteMessagesRequest(usage=tokens))

@@ -1,8 +1,6 @@
 """`quillgate workspaces`: WorkspaceService for people. Must not decide anything: core does."""
 
-from typing import Annotated
-
-import typer
+import click
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from quillgate.v1.workspace_service_pb2 import (
@@ -14,27 +12,25 @@ from quillgate.v1.workspace_service_pb2 import (
     Workspace,
 )
 from quillgate_cli import output
-from quillgate_cli.argument import MAX_INT64, AsJson, WorkspaceId
+from quillgate_cli.argument import AMOUNT, json_option, workspace_id_argument
 from quillgate_cli.connection import Core, with_core
 from quillgate_cli.failure import WrongUsage
-from quillgate_cli.output import Column
 from quillgate_cli.pages import PAGE_SIZE, all_pages
+from quillgate_cli.table import Column
 
-app = typer.Typer(help="Who is billed, and how much a day.")
+app = click.Group("workspaces", help="Who is billed, and how much a day.", no_args_is_help=False)
 
-Allowance = Annotated[int | None, typer.Option(min=0, max=MAX_INT64, help="Messages a UTC day; 0 admits none.")]
-NoAllowanceLimit = Annotated[bool, typer.Option("--no-allowance-limit", help="As many messages as they like.")]
+_allowance_option = click.option("--allowance", type=AMOUNT, help="Messages a UTC day; 0 admits none.")
+_no_limit_option = click.option("--no-allowance-limit", is_flag=True, help="As many messages as they like.")
 
 
 @app.command()
+@click.option("--name", required=True, help="What people call it.")
+@_allowance_option
+@_no_limit_option
+@json_option
 @with_core
-def create(
-    core: Core,
-    name: Annotated[str, typer.Option(help="What people call it.")],
-    allowance: Allowance = None,
-    no_allowance_limit: NoAllowanceLimit = False,
-    as_json: AsJson = False,
-) -> None:
+def create(core: Core, *, name: str, allowance: int | None, no_allowance_limit: bool, as_json: bool) -> None:
     """Make a workspace; without --allowance it has no limit."""
     _check_allowance(allowance, no_allowance_limit)
     request = CreateWorkspaceRequest(name=name, daily_message_allowance=allowance)
@@ -43,8 +39,9 @@ def create(
 
 
 @app.command("list")
+@json_option
 @with_core
-def list_(core: Core, as_json: AsJson = False) -> None:
+def list_(core: Core, *, as_json: bool) -> None:
     """List the workspaces that your key can see, oldest first."""
 
     def list_page(page_token: str) -> ListWorkspacesResponse:
@@ -60,24 +57,32 @@ def list_(core: Core, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@workspace_id_argument
+@json_option
 @with_core
-def show(core: Core, workspace_id: WorkspaceId = None, as_json: AsJson = False) -> None:
-    """Show a workspace."""
+def show(core: Core, *, workspace_id: str | None, as_json: bool) -> None:
+    """Show a workspace; without an id, your key's own."""
     response = core.call(core.workspaces.GetWorkspace, GetWorkspaceRequest(workspace_id=workspace_id or ""))
     _show(response.workspace, as_json)
 
 
 @app.command()
+@workspace_id_argument
+@click.option("--name", help="What people call it.")
+@_allowance_option
+@_no_limit_option
+@json_option
 @with_core
 def update(
     core: Core,
-    workspace_id: WorkspaceId = None,
-    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
-    allowance: Allowance = None,
-    no_allowance_limit: NoAllowanceLimit = False,
-    as_json: AsJson = False,
+    *,
+    workspace_id: str | None,
+    name: str | None,
+    allowance: int | None,
+    no_allowance_limit: bool,
+    as_json: bool,
 ) -> None:
-    """Change the name or the allowance, from the next request on."""
+    """Change the name or the allowance, from the next request on; without an id, of your key's own workspace."""
     _check_allowance(allowance, no_allowance_limit)
     changes = {"name": name is not None, "daily_message_allowance": allowance is not None or no_allowance_limit}
     paths = [field for field, changed in changes.items() if changed]

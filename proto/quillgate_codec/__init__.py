@@ -1,7 +1,6 @@
 """OpenAI's JSON as messages of `quillgate.v1` and back, without loss, and the cause of a failed call."""
 
 from quillgate.v1 import chat_completion_pb2, model_service_pb2
-
 from quillgate_codec.codec import MAX_DEPTH, Codec, load_json
 from quillgate_codec.error_info import error_info
 from quillgate_codec.json_error import JsonError

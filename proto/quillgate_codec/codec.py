@@ -112,7 +112,7 @@ def check_value(data: bytes, value: Any, *, refuse_nul: bool) -> None:
 
 
 def _next_level(level: list[Any], *, refuse_nul: bool) -> list[Any]:
-    """Returns the arrays and objects within those of a level; in plain loops of C, for text may hold 100,000 of them."""
+    """Returns the arrays and objects within those of a level; loops in C, for a body may hold 100,000 of them."""
     names: list[str] = []
     children: list[Any] = []
     for node in level:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from quillgate.v1 import json_pb2
 
+from quillgate.v1 import json_pb2
 from quillgate_codec import mapping
 from quillgate_codec.json_error import JsonError, kind_of, wrong_type
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+
 from quillgate.v1 import error_reason_pb2
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
 from quillgate.v1 import json_pb2
 
 if TYPE_CHECKING:

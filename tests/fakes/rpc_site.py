@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import grpc
 from fakes.key_ring import FakeKeyRing
+
 from quillgate.v1 import completion_service_pb2_grpc, key_service_pb2_grpc
 from quillgate.v1.completion_service_pb2 import (
     CreateChatCompletionRequest,
@@ -18,7 +19,6 @@ from quillgate.v1.completion_service_pb2 import (
 )
 from quillgate.v1.key_service_pb2 import GetKeyRequest, GetKeyResponse, Key
 from quillgate.v1.metering_service_pb2 import Receipt
-
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
 from quillgate_core.rpc.interceptor import CallInterceptor
@@ -128,7 +128,9 @@ class RpcSite:
         request = CreateChatCompletionRequest()
         request.completion.model = model
         stub: Any = completion_service_pb2_grpc.CompletionServiceStub(self.channel)
-        return stub.CreateChatCompletion(request, metadata=self.metadata if metadata is None else metadata, timeout=timeout)
+        return stub.CreateChatCompletion(
+            request, metadata=self.metadata if metadata is None else metadata, timeout=timeout
+        )
 
     def stream(self, *, metadata: Metadata | None = None, timeout: float | None = None) -> Any:
         """Calls StreamChatCompletion."""

@@ -291,15 +291,38 @@ def test_a_message_that_is_no_json_is_refused(request_: chat_completion_pb2.Chat
     assert (caught.value.code, caught.value.path) == ("invalid_value", path)
 
 
+def deepest_that_loads() -> int:
+    """How many arrays deep JSON may be for this Python to decode it."""
+    low, high = 1, 1_000_000
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            load_json(b"[" * middle + b"]" * middle)
+        except JsonError:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
 def test_raw_json_that_becomes_too_deep_in_its_place_is_refused() -> None:
     """Raw JSON that is just not too deep alone may be so within the message; that is a JsonError, too."""
-    for depth in range(900, 1000, 7):
+    limit = deepest_that_loads()
+    for depth in range(limit - 60, limit + 3):
         answer = chat_completion_pb2.ChatCompletion()
         answer.choices.add(extra_json=b'{"x": ' + b"[" * depth + b"]" * depth + b"}")
         try:
             provider_chat_answer.to_json(answer)
         except JsonError as error:
             assert error.code == "invalid_value"
+
+
+def test_a_field_wins_over_the_same_member_in_extra_json() -> None:
+    """Only a gRPC caller can make such a message; what the code reads is then what the provider gets."""
+    request = chat_completion_pb2.ChatCompletionRequest(
+        model="m", messages=[MESSAGE(role="user", extra_json=b'{"role": "system", "x": 1}')]
+    )
+    assert json.loads(chat_request.to_json(request)) == {"model": "m", "messages": [{"role": "user", "x": 1}]}
 
 
 CODECS: list[Codec[Any]] = [chat_request, strict_answer, provider_chat_answer]

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
 from quillgate.v1 import (
     completion_service_pb2,
     completion_service_pb2_grpc,
@@ -25,7 +26,6 @@ from quillgate.v1 import (
     workspace_service_pb2,
     workspace_service_pb2_grpc,
 )
-
 from quillgate_core import app
 from quillgate_core.errors import ModelNotFound, QuillgateError
 from quillgate_core.reservation import KeyStale
@@ -196,9 +196,7 @@ async def test_key_that_is_stale_again_is_told_to_retry(rpc: RpcSite, method: st
     assert served == [1, 1]
 
 
-async def test_error_without_a_reason_of_its_own_is_internal(
-    rpc: RpcSite, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_error_without_a_reason_of_its_own_is_internal(rpc: RpcSite, caplog: pytest.LogCaptureFixture) -> None:
     """What the ledger could not record is a fault of ours: logged, and told with the request id alone."""
 
     async def create(request: Any) -> Any:
@@ -213,7 +211,7 @@ async def test_error_without_a_reason_of_its_own_is_internal(
 @pytest.mark.parametrize("transport", ["in process", "socket"])
 @pytest.mark.parametrize("end", ["success", "error", "cancel", "stream success", "stream error", "stream cancel"])
 async def test_place_is_given_back_at_every_end(transport: Any, end: str) -> None:
-    """With one place, a second call is refused after its wait; when the first has ended, whatever way, there is room."""
+    """With one place, a second call is refused after its wait; when the first has ended in any way, there is room."""
     async with open_site(transport, places=1) as rpc:
         go_on = asyncio.Event()
 

@@ -9,8 +9,8 @@ from fakes.sync_rpc import FakeCaller, SyncRpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
-from quillgate.v1 import key_service_pb2 as pb
 
+from quillgate.v1 import key_service_pb2 as pb
 from quillgate_core.errors import (
     InvalidRequest,
     KeyInvalid,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from quillgate.v1 import error_reason_pb2
 
 import quillgate_core
+from quillgate.v1 import error_reason_pb2
 from quillgate_core import errors
 from quillgate_core.rpc.status import DOMAIN, MAX_MESSAGE_CHARACTERS, grpc_code, status_text, trailing_metadata
 

@@ -6,8 +6,8 @@ import pytest
 from fakes.site import Site
 from fakes.sync_rpc import FakeCaller, SyncRpc
 from google.protobuf.field_mask_pb2 import FieldMask
-from quillgate.v1 import workspace_service_pb2 as pb
 
+from quillgate.v1 import workspace_service_pb2 as pb
 from quillgate_core.errors import InvalidRequest, ScopeMissing, WorkspaceNotFound
 from quillgate_core.principal import INFERENCE, PLATFORM_ADMIN, WORKSPACE_ADMIN
 from quillgate_core.rpc.workspace_service import WorkspaceService
@@ -79,7 +79,9 @@ def test_list_shows_others_only_their_own(site: Site, caller: FakeCaller, call: 
 def test_update_changes_only_what_the_mask_names(site: Site, call: SyncRpc) -> None:
     """A field outside the mask is ignored; an allowance that is named but absent takes the limit away."""
     workspace_id = site.workspace("old").workspace_id
-    limited = call("UpdateWorkspace", _update(workspace_id, "daily_message_allowance", daily_message_allowance=5, name="x"))
+    limited = call(
+        "UpdateWorkspace", _update(workspace_id, "daily_message_allowance", daily_message_allowance=5, name="x")
+    )
     assert (limited.workspace.name, limited.workspace.daily_message_allowance) == ("old", 5)
     named = call("UpdateWorkspace", _update(workspace_id, "name", name="new"))
     assert (named.workspace.name, named.workspace.daily_message_allowance) == ("new", 5)
@@ -118,9 +120,7 @@ def test_other_workspaces_are_unknown(site: Site, caller: FakeCaller, servicer: 
         assert got.value.metadata == updated.value.metadata == {"workspace_id": workspace_id}
 
 
-def test_only_the_platform_admin_makes_workspaces(
-    site: Site, caller: FakeCaller, servicer: WorkspaceService
-) -> None:
+def test_only_the_platform_admin_makes_workspaces(site: Site, caller: FakeCaller, servicer: WorkspaceService) -> None:
     """A tenant cannot make another allowance for itself."""
     caller.principal = site.caller(site.workspace().workspace_id, INFERENCE, WORKSPACE_ADMIN)
     with pytest.raises(ScopeMissing) as caught:
