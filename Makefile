@@ -38,7 +38,7 @@ lock:  ## Resolve the dependencies anew (needs uv).
 		--no-annotate proto/generate.in --output-file proto/generate.lock
 
 clean:  ## Remove the environments, not the data.
-	rm -rf .venv .venv-proto
+	rm -rf .venv .venv-proto .venv-proto-*
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,5 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
 	@touch $@
 
 .venv-proto/stamp: proto/generate.lock
-	$(PYTHON) -m venv .venv-proto
-	.venv-proto/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r proto/generate.lock
+	$(PYTHON) proto/locked_environment.py proto/generate.lock .venv-proto
 	@touch $@

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import grpc
 import psycopg
 from fakes.scripted_upstream import ScriptedUpstream
+
 from quillgate.v1 import key_service_pb2, key_service_pb2_grpc, workspace_service_pb2, workspace_service_pb2_grpc
 from quillgate_core.app import Core
 from quillgate_core.config import Config

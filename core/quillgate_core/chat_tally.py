@@ -109,7 +109,6 @@ class ChatTally:
         chunk = ChatCompletionChunk(
             id=self._id, object="chat.completion.chunk", created=self._created, model=self._model
         )
-        chunk.extra_json = b'{"choices":[]}'
         chunk.usage.CopyFrom(self._reported if self._reported is not None else reported(self.usage()[0]))
         return [chunk]
 

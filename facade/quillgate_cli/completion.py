@@ -19,8 +19,10 @@ _SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that makes a shell complete `quillgate`.
 
-    For bash and zsh, put this into ~/.bashrc or ~/.zshrc: eval "$(quillgate completion bash)", or zsh. For fish, put
-    this into its config.fish: quillgate completion fish | source.
+    \b
+    bash:  eval "$(quillgate completion bash)"    in ~/.bashrc
+    zsh:   eval "$(quillgate completion zsh)"     in ~/.zshrc
+    fish:  quillgate completion fish | source     in ~/.config/fish/config.fish
     """
     completing = get_completion_class(shell)
     if completing is None:

@@ -76,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_.exit_code
     except Failure as failure:
         return _complain(str(failure), failure.exit_code)
-    except NoArgsIsHelpError as error:
-        return _show_help(error)
     except click.ClickException as error:
         return _complain(_usage_text(error), error.exit_code)
     except output.StdoutClosed:
@@ -98,8 +96,12 @@ def _run(arguments: list[str]) -> int:
     completed = complete(app, os.environ)
     if completed is not None:
         return completed
-    with app.make_context(PROGRAM, arguments) as context:
-        app.invoke(context)
+    try:
+        with app.make_context(PROGRAM, arguments) as context:
+            app.invoke(context)
+    except NoArgsIsHelpError as error:
+        output.write(error.format_message() + "\n")
+        return ExitCode.USAGE
     return ExitCode.OK
 
 

@@ -19,7 +19,11 @@ class ListByDefault(click.Group):
         return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["list", *args])
 
 
-app = ListByDefault("models", help="The models that your key may use; lists them when no command is given.")
+app = ListByDefault(
+    "models",
+    help="The models that your key may use; lists them when no command is given.",
+    short_help="The models that your key may use.",
+)
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""Lays out rows of text in columns. Pure: writes nothing; whoever calls it has already spelt out what is no plain text."""
+"""Lays out rows of text in columns. Pure: writes nothing; control characters must already be spelt out."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 _GAP = 2
+_TITLE_PADDING = 2  # tabulate's own: a column is at least this much wider than its title
 _LEAST_WIDTH = 12
 
 
@@ -54,11 +55,15 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int 
 
 def _limit(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> int:
     """Returns the largest width of a foldable cell with which the table fits, but no less than is readable."""
-    widths = [max(len(column.title), *(len(row[at]) for row in rows), 0) for at, column in enumerate(columns)]
+    widths = [max(_title_width(column), *(len(row[at]) for row in rows), 0) for at, column in enumerate(columns)]
     foldable = [width for column, width in zip(columns, widths, strict=True) if not (column.number or column.whole)]
     left = room - (sum(widths) - sum(foldable)) - _GAP * (len(columns) - 1)
     fits = (limit for limit in range(room, _LEAST_WIDTH, -1) if sum(min(width, limit) for width in foldable) <= left)
     return next(fits, _LEAST_WIDTH)
+
+
+def _title_width(column: Column) -> int:
+    return len(column.title) + _TITLE_PADDING if column.title else 0
 
 
 def _fold(cell: str, limit: int) -> str:

@@ -20,7 +20,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 _TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS")
 
 
-@click.command()
+@click.command(short_help="Show what a workspace used and has left.")
 @workspace_option
 @click.option("--from", "first", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: 30 days before --to.")
 @click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")

@@ -52,7 +52,11 @@ class EncoderSet:
         members: dict[FieldDescriptor, tuple[str, Encode | None]] = {
             field: (field.name, self._member(field)) for field in descriptor.fields if field.name != mapping.EXTRA
         }
-        nulls = [field.name for field in members if self._answers and mapping.null_in_answers(field)]
+        always = [
+            (field.name, mapping.unset_value(field))
+            for field in members
+            if self._answers and mapping.always_in_answers(field)
+        ]
 
         def encode(message: Any) -> dict[str, Any]:
             value: dict[str, Any] = {}
@@ -70,9 +74,9 @@ class EncoderSet:
             if extra is not None:
                 for name, item in _extra_members(extra).items():
                     value.setdefault(name, item)
-            for name in nulls:
+            for name, unset in always:
                 if name not in value:
-                    value[name] = None
+                    value[name] = unset()
             return value
 
         return encode

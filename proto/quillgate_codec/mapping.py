@@ -1,6 +1,7 @@
 """Reads from the descriptors how each message and field maps to JSON; the rules are documented in `json.proto`."""
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -31,9 +32,16 @@ def is_raw(field: FieldDescriptor) -> bool:
     return bool(field.GetOptions().Extensions[json_pb2.json_field].raw)
 
 
-def null_in_answers(field: FieldDescriptor) -> bool:
-    """Tells whether an answer has the member as null when the field is unset."""
-    return bool(field.GetOptions().Extensions[json_pb2.json_field].null_in_answers)
+def always_in_answers(field: FieldDescriptor) -> bool:
+    """Tells whether an answer has the member also when the field is unset."""
+    return bool(field.GetOptions().Extensions[json_pb2.json_field].always_in_answers)
+
+
+def unset_value(field: FieldDescriptor) -> Callable[[], Any]:
+    """Returns what makes the value of an unset field in an answer: null, or an empty list or map."""
+    if is_map(field):
+        return dict
+    return list if is_repeated(field) else lambda: None
 
 
 def is_repeated(field: FieldDescriptor) -> bool:

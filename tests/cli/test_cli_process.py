@@ -1,5 +1,7 @@
 """The CLI as a process: signals, pipes, versions, completion, and what it imports."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,17 +94,65 @@ def test_help_lists_every_command(cli: Cli) -> None:
     for arguments, code in ((["--help"], 0), ([], 2)):
         outcome = cli(*arguments)
         assert outcome.code == code
-        for command in ("workspaces", "keys", "usage", "quote", "models"):
+        for command in ("workspaces", "keys", "usage", "quote", "models", "completion", "serve"):
             assert command in outcome.out
 
 
-@pytest.mark.parametrize(("words", "offered"), [("quillgate ke", "keys"), ("quillgate keys ro", "rotate")])
-def test_shell_completion(cli_process: CliProcess, words: str, offered: str) -> None:
-    """The shell is offered commands, without a call to core."""
+COMPLETIONS = [
+    ("quillgate ke", ["keys"]),
+    ("quillgate keys ro", ["rotate"]),
+    ("quillgate models s", ["show"]),
+    ("quillgate completion ", ["bash", "zsh", "fish"]),
+    ("quillgate serve ", ["core", "facade"]),
+    ("quillgate keys list --address x --inc", ["--include-revoked"]),
+]
+
+
+@pytest.mark.parametrize(("words", "offered"), COMPLETIONS)
+def test_shell_completion(cli_process: CliProcess, core: FakeAdminCore, words: str, offered: list[str]) -> None:
+    """The shell is offered commands, options and choices, without a call to core."""
     cli_process.environment.update(
-        _QUILLGATE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+        _QUILLGATE_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
     )
-    assert cli_process().out.split() == [offered]
+    outcome = cli_process()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [line.removeprefix("plain,") for line in outcome.out.splitlines()] == offered
+    assert core.requests == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(cli: Cli, shell: str) -> None:
+    """`completion` prints a script that asks this very program."""
+    outcome = cli("completion", shell)
+    assert outcome.code == 0
+    assert f"_QUILLGATE_COMPLETE={shell}_complete" in outcome.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_takes_the_script(cli: Cli) -> None:
+    """What `completion bash` prints is a script that bash reads and that registers the program."""
+    script = cli("completion", "bash").out + "\ncomplete -p quillgate"
+    bash = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (bash.returncode, bash.stderr) == (0, "")
+    assert bash.stdout.endswith(" quillgate\n")
+
+
+def test_no_script_for_another_shell(cli: Cli) -> None:
+    """A shell that is not supported, or none, is wrong usage in one line that names those that are."""
+    for arguments in (["completion"], ["completion", "tcsh"]):
+        outcome = cli(*arguments)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert "fish" in outcome.err
+
+
+def test_help_to_a_reader_that_goes_away(cli_process: CliProcess) -> None:
+    """Help into a closed pipe ends with code 141 and without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = cli_process.start("--help", stdout=writing)
+    os.close(writing)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (141, b"")
 
 
 def test_admin_commands_do_not_import_the_service(cli_process: CliProcess) -> None:

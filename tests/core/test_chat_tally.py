@@ -243,7 +243,12 @@ def _cleaned(**members: Any) -> tuple[Any, Usage, str]:
 def test_whole_answer_is_cleaned() -> None:
     """The model is the one that was asked for; everything else is the provider's."""
     value, usage, source = _cleaned(vendor={"a": [1]})
-    assert (value["id"], value["created"], value["model"], value["object"]) == ("up-1", 7, "our/model", "chat.completion")
+    assert (value["id"], value["created"], value["model"], value["object"]) == (
+        "up-1",
+        7,
+        "our/model",
+        "chat.completion",
+    )
     assert value["vendor"] == {"a": [1]}
     assert (usage, source) == (REPORTED, "provider")
 

@@ -365,7 +365,11 @@ async def test_short_allowance_lowers_the_output_limit(stream: bool) -> None:
 
 async def test_limit_above_the_models_is_lowered() -> None:
     """The hold counts on the model's own limit, so a request for more is sent with that."""
-    for asked in ({"max_tokens": 60_000}, {"max_completion_tokens": 60_000}, {"max_tokens": 60_000, "max_completion_tokens": 1}):
+    for asked in (
+        {"max_tokens": 60_000},
+        {"max_completion_tokens": 60_000},
+        {"max_tokens": 60_000, "max_completion_tokens": 1},
+    ):
         desk = _desk(whole_answer(), **asked)
         await desk.create()
         assert [prepared.max_output_tokens for prepared in desk.provider.prepared] == [50_000]

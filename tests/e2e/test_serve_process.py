@@ -76,6 +76,24 @@ def test_second_start_finds_everything_again(tmp_path: Path) -> None:
         assert [int(day["message_count"]) for day in usage["days"]] == [2]  # type: ignore[attr-defined]
 
 
+def test_a_lost_admin_key_is_replaced(tmp_path: Path) -> None:
+    """`--new-admin-key` prints a key with all scopes and no end; the first start shows one admin key, not two."""
+    environ = environment(tmp_path / "data")
+    ready = r"^Admin key.*\n(.*\n)*^\n"
+    with serving(["--new-admin-key"], environ, ready=ready) as first:
+        lost = first.find("Admin key")
+        assert [key["name"] for key in cli(first, "keys", "list", key=lost)["keys"]] == ["first admin key"]  # type: ignore[attr-defined]
+        first.stop(timeout_s=5)
+    with serving(["core", "--new-admin-key"], environ, ready=ready) as second:
+        admin = second.find("Admin key")
+        assert admin not in ("", lost)
+        old, new = cli(second, "keys", "list", key=admin)["keys"]  # type: ignore[misc]
+        assert (new["name"], new["expire_time"]) == ("serve --new-admin-key", None)
+        assert (new["scopes"], new["workspace_id"]) == (old["scopes"], old["workspace_id"])
+        cli(second, "keys", "revoke", str(old["key_id"]), key=admin)
+        assert cli(second, "workspaces", "list", key=admin)["workspaces"]
+
+
 def test_core_and_facade_apart_over_a_unix_socket(tmp_path: Path) -> None:
     """`serve core` and `serve facade` give the same service over a Unix socket; without core the facade says 503."""
     socket = f"unix:{tmp_path}/core.sock"

@@ -4,9 +4,11 @@ import dataclasses
 import re
 from pathlib import Path
 
-import typer
+import click
+
 from quillgate.v1.error_reason_pb2 import ErrorReason
 from quillgate_cli.main import app
+from quillgate_cli.serve import app as serve
 from quillgate_core.config import PREFIX, Config
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.errors import ROWS
@@ -29,19 +31,28 @@ def test_every_facade_setting_is_in_its_readme() -> None:
     assert {row for row in rows if row not in FACADE_README} == set()
 
 
-def _commands(click_command: object, prefix: str) -> set[str]:
-    children = getattr(click_command, "commands", None)
-    if not children:
-        return {prefix}
-    own = {prefix} if getattr(click_command, "invoke_without_command", False) else set()
-    return own.union(*(_commands(child, f"{prefix} {name}") for name, child in children.items()))
+def _commands(command: click.Command, name: str) -> dict[str, click.Command]:
+    if not isinstance(command, click.Group):
+        return {name: command}
+    found = {name: command} if command.invoke_without_command else {}
+    for child_name, child in command.commands.items():
+        found |= _commands(child, f"{name} {child_name}")
+    return found
 
 
 def test_every_command_is_in_readme() -> None:
     """README shows every command of the CLI."""
-    commands = _commands(typer.main.get_command(app), "quillgate")
-    assert "quillgate keys rotate" in commands
+    commands = _commands(app, "quillgate") | _commands(serve, "quillgate serve")
+    assert {"quillgate keys rotate", "quillgate serve", "quillgate serve core"} <= set(commands)
     assert {command for command in commands if command not in README} == set()
+
+
+def test_every_option_of_serve_is_in_readme() -> None:
+    """README names every option with which the service can be started."""
+    commands = _commands(serve, "quillgate serve").values()
+    options = {name for command in commands for param in command.params for name in param.opts}
+    assert "--new-admin-key" in options
+    assert {option for option in options if option not in README} == set()
 
 
 def test_every_error_reason_has_a_row() -> None:

@@ -56,7 +56,7 @@ class JsonLikeness:
 
 
 def with_answer_nulls(descriptor: Descriptor, value: Any) -> Any:
-    """Returns the value with the members that `null_in_answers` promises, for a value that fits the descriptor."""
+    """Returns the value with the members that `always_in_answers` promises, for a value that fits the descriptor."""
     if type(value) is list and is_union(descriptor):
         parts = next(field for field in descriptor.fields if field.message_type and is_array(field.message_type))
         return with_answer_nulls(_message_type(parts), value)
@@ -66,8 +66,8 @@ def with_answer_nulls(descriptor: Descriptor, value: Any) -> Any:
         return value
     full = dict(value)
     for name, field in members(descriptor).items():
-        if field.GetOptions().Extensions[json_pb2.json_field].null_in_answers:
-            full.setdefault(name, None)
+        if field.GetOptions().Extensions[json_pb2.json_field].always_in_answers:
+            full.setdefault(name, {} if is_map(field) else [] if is_list(field) else None)
         if name in value and field.message_type is not None and not is_map(field):
             full[name] = _items_with_nulls(field, value[name]) if is_list(field) else _nested(field, value[name])
     return full

@@ -120,7 +120,7 @@ def test_a_lenient_codec_works_for_requests_as_well(value: Any) -> None:
 @thorough
 @given(fitting(ANSWER) | fitting(CHUNK).map(lambda value: {**value, "object": "chat.completion.chunk"}))
 def test_an_answer_to_a_client_gains_only_the_promised_nulls(value: Any) -> None:
-    """`answers` adds null for absent `null_in_answers` members, and changes nothing else."""
+    """`answers` adds null for absent `always_in_answers` members, and changes nothing else."""
     is_chunk = value.get("object") == "chat.completion.chunk"
     codec: Codec[Any] = chat_chunk if is_chunk else chat_answer
     descriptor = CHUNK if is_chunk else ANSWER

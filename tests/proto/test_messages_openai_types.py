@@ -130,7 +130,7 @@ def test_the_walk_reaches_the_depths() -> None:
         ("ImageURL", "ImageUrl"),
         ("FunctionDefinition", "Function"),
         ("JSONSchema", "JsonSchemaFormat"),
-        ("TopLogprob", "TokenLogprob"),
+        ("TopLogprob", "TopLogprob"),
         ("AnnotationURLCitation", "UrlCitation"),
         ("ChoiceDeltaToolCallFunction", "FunctionCall"),
         ("PromptTokensDetails", "PromptTokensDetails"),
@@ -139,7 +139,7 @@ def test_the_walk_reaches_the_depths() -> None:
 
 def token_logprobs() -> chat.Logprobs:
     """Log probabilities with everything set."""
-    top = chat.TokenLogprob(token="Hei", logprob=-1, bytes=[72])
+    top = chat.TopLogprob(token="Hei", logprob=-1, bytes=[72])
     whole = chat.TokenLogprob(token="Hei", logprob=-0.5, bytes=[72], top_logprobs=[top])
     return chat.Logprobs(content=[whole], refusal=[whole])
 

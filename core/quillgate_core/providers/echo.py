@@ -34,7 +34,6 @@ MODEL_ID: Final = "quillgate/echo"
 MODEL_DESCRIPTION: Final = "Answers with your last message, word by word. A diagnostic tool, no language model."
 
 _MAX_CHOICES: Final = 128
-_NO_CHOICES: Final = b'{"choices":[]}'
 """How the contract writes an empty list, which the chunk with the usage must have."""
 _WORD: Final = re.compile(r"\s*\S+|\s+\Z")
 
@@ -115,7 +114,6 @@ class Echo:
                 # A long answer must leave other requests, and its own cancellation, their turn.
                 await asyncio.sleep(0)
         head.usage.CopyFrom(_usage(request, answer))
-        head.extra_json = _NO_CHOICES
         yield [head]
 
     async def close(self) -> None:

@@ -1988,7 +1988,7 @@ class TokenLogprob(google.protobuf.message.Message):
         """The token's UTF-8 bytes, 0 to 255 each. Null when it has no byte form."""
 
     @property
-    def top_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TokenLogprob]:
+    def top_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TopLogprob]:
         """The likeliest tokens at this position, as many as `top_logprobs` asked for."""
 
     def __init__(
@@ -1997,7 +1997,7 @@ class TokenLogprob(google.protobuf.message.Message):
         token: builtins.str | None = ...,
         logprob: builtins.float | None = ...,
         bytes: collections.abc.Iterable[builtins.int] | None = ...,
-        top_logprobs: collections.abc.Iterable[global___TokenLogprob] | None = ...,
+        top_logprobs: collections.abc.Iterable[global___TopLogprob] | None = ...,
         extra_json: builtins.bytes | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_extra_json", b"_extra_json", "_logprob", b"_logprob", "_token", b"_token", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token"]) -> builtins.bool: ...
@@ -2010,6 +2010,45 @@ class TokenLogprob(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_token", b"_token"]) -> typing.Literal["token"] | None: ...
 
 global___TokenLogprob = TokenLogprob
+
+@typing.final
+class TopLogprob(google.protobuf.message.Message):
+    """TopLogprob is one of the likeliest tokens at a position."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    LOGPROB_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    EXTRA_JSON_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """The token as text."""
+    logprob: builtins.float
+    """Natural logarithm of its probability, at most 0."""
+    extra_json: builtins.bytes
+    """The other members, one JSON object."""
+    @property
+    def bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The token's UTF-8 bytes, 0 to 255 each. Null when it has no byte form."""
+
+    def __init__(
+        self,
+        *,
+        token: builtins.str | None = ...,
+        logprob: builtins.float | None = ...,
+        bytes: collections.abc.Iterable[builtins.int] | None = ...,
+        extra_json: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_extra_json", b"_extra_json", "_logprob", b"_logprob", "_token", b"_token", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_extra_json", b"_extra_json", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_extra_json", b"_extra_json"]) -> typing.Literal["extra_json"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_logprob", b"_logprob"]) -> typing.Literal["logprob"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_token", b"_token"]) -> typing.Literal["token"] | None: ...
+
+global___TopLogprob = TopLogprob
 
 @typing.final
 class CompletionUsage(google.protobuf.message.Message):

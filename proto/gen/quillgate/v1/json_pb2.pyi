@@ -80,22 +80,22 @@ class JsonField(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RAW_FIELD_NUMBER: builtins.int
-    NULL_IN_ANSWERS_FIELD_NUMBER: builtins.int
+    ALWAYS_IN_ANSWERS_FIELD_NUMBER: builtins.int
     raw: builtins.bool
     """The bytes field holds any JSON value as UTF-8 text, exactly one value, never empty when set. Used where the value
     is somebody else's (a JSON schema, for instance). Only on `bytes`.
     """
-    null_in_answers: builtins.bool
-    """An answer to a client always has this member: null when the field is unset. Requests and the lossless encoding
-    are not affected. Used where client libraries fail on an absent member.
+    always_in_answers: builtins.bool
+    """An answer to a client always has this member: when the field is unset, null, or [] or {} for a list or a map.
+    Requests and the lossless encoding are not affected. Used where client libraries fail on an absent member.
     """
     def __init__(
         self,
         *,
         raw: builtins.bool = ...,
-        null_in_answers: builtins.bool = ...,
+        always_in_answers: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["null_in_answers", b"null_in_answers", "raw", b"raw"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["always_in_answers", b"always_in_answers", "raw", b"raw"]) -> None: ...
 
 global___JsonField = JsonField
 
