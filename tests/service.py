@@ -1,6 +1,6 @@
 """A whole service for tests: real core, real facade, real PostgreSQL, and a scripted provider behind it.
 
-`together` reaches core over the in-process channel, as `quillgate serve` does; `apart` over TCP, as `serve facade` does.
+`together` reaches core over the in-process channel, as `quillgate serve` does; `apart` over TCP, as `serve facade`.
 """
 
 import asyncio

@@ -29,7 +29,7 @@ def table_text(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, room
         _folded(columns, rows, room),
         headers=[column.title for column in columns],
         tablefmt="simple",
-        colalign=["right" if column.number else "left" for column in columns],
+        colalign=["right" if column.number else "left" for column in columns] if rows else None,
         disable_numparse=True,
     )
 

@@ -1,4 +1,4 @@
-"""The operator's file on top of the bundled one, the switches in the environment, and all that can be wrong with them."""
+"""The operator's file on top of the bundled one, the switches in the environment, and all that can be wrong there."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -187,12 +187,11 @@ async def test_failure_after_output_costs_what_was_observed(error: Exception, wi
     """The provider's early usage if it sent one, else an estimate; the caller gets the error all the same."""
     members = {"usage": {"prompt_tokens": 10, "completion_tokens": 5}} if with_usage else {}
     desk = _desk([chunk("Hel", **members)], error)
-    read = []
+    batches = desk.stream()
+    assert len((await anext(batches)).chunks) == 1
     with pytest.raises(type(error)) as caught:
-        async for batch in desk.stream():
-            read.append(batch)
+        await anext(batches)
     assert caught.value is error
-    assert len(read) == 1
     desk.assert_settled("provider_failed", REPORTED if with_usage else None)
     assert desk.provider.closed == 1
 

@@ -10,7 +10,10 @@ from service import MODEL, RunningService, Tenant
 CHUNKS = 6
 
 
-async def send(service: RunningService, tenant: Tenant, *, stream: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def send(service: RunningService, tenant: Tenant, *, stream: bool) -> Socket:
     """Sends a request over a bare socket."""
     host, port = service.http_url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))

@@ -25,9 +25,7 @@ async def test_unary_answer(service: RunningService, connect: Connect) -> None:
 async def test_answer_tells_what_it_cost(service: RunningService, connect: Connect) -> None:
     """A unary answer carries the messages it counted and those that are left of the day's allowance."""
     tenant = await service.tenant(allowance=10)
-    raw = await connect(tenant.key).chat.completions.with_raw_response.create(
-        model=MODEL, messages=QUESTION
-    )
+    raw = await connect(tenant.key).chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION)
     assert raw.headers["x-quillgate-messages"] == "1"
     assert raw.headers["x-quillgate-messages-remaining"] == "9"
 
@@ -145,8 +143,8 @@ async def test_spent_allowance(service: RunningService, connect: Connect) -> Non
 
 async def test_provider_rejection(service: RunningService, connect: Connect) -> None:
     """A provider's 400 reaches the caller as a 400 with the provider's code and parameter."""
-    error = {"message": "too long", "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
-    service.upstream.script(json_answer(400, {"error": error}))
+    error = {"message": "too long", "param": "messages", "code": "context_length_exceeded"}
+    service.upstream.script(json_answer(400, {"error": {"type": "invalid_request_error", **error}}))
     with pytest.raises(openai.BadRequestError) as caught:
         await connect().chat.completions.create(model=MODEL, messages=QUESTION)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")

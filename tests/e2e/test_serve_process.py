@@ -57,7 +57,7 @@ def test_first_start_use_and_stop(tmp_path: Path) -> None:
         family = service.family()
         assert any("postgres" in process.name() for process in family)
         service.stop(timeout_s=5)
-        gone, alive = psutil.wait_procs(family, timeout=1)
+        _, alive = psutil.wait_procs(family, timeout=1)
         assert alive == []
 
 

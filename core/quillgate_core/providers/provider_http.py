@@ -6,6 +6,7 @@ follows a redirect, because both would send a prompt where nobody decided to sen
 """
 
 import asyncio
+import io
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
@@ -18,6 +19,7 @@ from quillgate_core.providers.provider_limits import ProviderLimits
 _DNS_CACHE_S: Final = 60
 _DRAIN_S: Final = 1.0
 _DRAIN_BYTES: Final = 64 * 1024
+_ONE_PIECE_BYTES: Final = 1024 * 1024
 
 
 class ProviderResponse:
@@ -113,7 +115,7 @@ class ProviderHttp:
         limit_s = min(self._limits.first_byte_s, self._limits.total_s)
         try:
             async with asyncio.timeout_at(start_time + limit_s):
-                response = await self._open_session().post(url, data=body, allow_redirects=False)
+                response = await self._open_session().post(url, data=_payload(body), allow_redirects=False)
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -154,3 +156,8 @@ class ProviderHttp:
                 trust_env=False,
             )
         return self._session
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    """Returns what aiohttp sends piece by piece, for bodies that would hold up the event loop in one piece."""
+    return body if len(body) <= _ONE_PIECE_BYTES else io.BytesIO(body)

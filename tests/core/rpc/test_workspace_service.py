@@ -45,7 +45,7 @@ def test_created_workspace_has_its_allowance(call: SyncRpc, allowance: int | Non
     assert made.name == "n"
     assert made.HasField("daily_message_allowance") == (allowance is not None)
     assert made.daily_message_allowance == (allowance or 0)
-    assert made.create_time == made.update_time and made.create_time.seconds > 0
+    assert 0 < made.create_time.ToNanoseconds() <= made.update_time.ToNanoseconds()
     assert call("GetWorkspace", pb.GetWorkspaceRequest(workspace_id=made.workspace_id)).workspace == made
 
 
