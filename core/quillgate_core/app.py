@@ -137,8 +137,9 @@ class Core:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        for provider in self._providers.values():
-            await provider.close()
+        closed = await asyncio.gather(*(p.close() for p in self._providers.values()), return_exceptions=True)
+        for error in filter(None, closed):
+            log.error("a provider's connections could not be closed", exc_info=error)
         await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
         await self._once(self.keys.flush_last_used)
         await self._blocking(self.metering.end_lease)

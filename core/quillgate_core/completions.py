@@ -13,12 +13,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import date
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_core.catalogue import Catalogue
 from quillgate_core.chat_rules import check_chat
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
-from quillgate_core.counting import Usage
+from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.holds import chat_hold
 from quillgate_core.metering import Metering
@@ -73,8 +74,8 @@ class Completions:
 
     async def create_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
-    ) -> tuple[ChatCompletion, Receipt | None]:
-        """Answers in one piece; the receipt is durable when this returns, None when the database is away."""
+    ) -> tuple[ChatCompletion, Receipt]:
+        """Answers in one piece; the receipt is durable when this returns, or pending when the database is away."""
         admitted = await self._admit(principal, request_id, request, stream=False)
         try:
             answer = await admitted.provider.create_chat(admitted.prepared)
@@ -91,7 +92,7 @@ class Completions:
     async def stream_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> AsyncIterator[ChatBatch]:
-        """Answers in pieces; the receipt comes with the last batch and is then durable (None: see create_chat)."""
+        """Answers in pieces; the receipt comes with the last batch and is then durable or pending, as in create_chat."""
         admitted = await self._admit(principal, request_id, request, stream=True)
         tally = ChatTally(
             request,
@@ -157,8 +158,9 @@ class Completions:
             raise
         return replace(admitted, prepared=shorter)
 
-    async def _settle(self, admitted: _Admitted, usage: Usage, source: UsageSource, *, outcome: str) -> Receipt | None:
-        return await self._end(self._settle_step(admitted, usage, source, outcome=outcome))
+    async def _settle(self, admitted: _Admitted, usage: Usage, source: UsageSource, *, outcome: str) -> Receipt:
+        step = self._settle_step(admitted, usage, source, outcome=outcome)
+        return await self._end(step) or _pending_receipt(step, admitted.reservation.day)
 
     async def _release(self, admitted: _Admitted) -> None:
         reservation = admitted.reservation
@@ -206,3 +208,18 @@ class Completions:
             day=admitted.reservation.day,
             outcome=outcome,
         )
+
+
+def _pending_receipt(step: Settle, day: date) -> Receipt:
+    """Returns what will be charged once the database is back, so that an answer need not wait for it."""
+    usage, _ = sane(step.usage)
+    return Receipt(
+        workspace_id=step.workspace_id,
+        request_id=step.request_id,
+        day=day,
+        counted_messages=counted_messages(usage),
+        usage=usage,
+        usage_source=step.usage_source,
+        remaining_messages=None,
+        is_pending=True,
+    )

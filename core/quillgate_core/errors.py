@@ -20,7 +20,6 @@
     │   ├── ProviderRejected            PROVIDER_REJECTED       provider, code, param
     │   ├── ProviderUnavailable         PROVIDER_UNAVAILABLE    provider
     │   └── ProviderTimeout             PROVIDER_TIMEOUT        provider
-    ├── DeadlineExceeded                DEADLINE_EXCEEDED
     └── Overloaded                      OVERLOADED              retry_after_s
 
 Only `rpc/` knows gRPC codes and only the facade knows HTTP; nothing here may import either. The reasons and their
@@ -175,12 +174,6 @@ class ProviderTimeout(ProviderError):
     """The provider did not answer, or stalled, longer than its limit."""
 
     reason = "PROVIDER_TIMEOUT"
-
-
-class DeadlineExceeded(QuillgateError):
-    """The caller's own deadline passed first."""
-
-    reason = "DEADLINE_EXCEEDED"
 
 
 class Overloaded(QuillgateError):

@@ -136,6 +136,8 @@ class Receipt:
     usage: Usage
     usage_source: UsageSource
     remaining_messages: int | None
+    is_pending: bool = False
+    """Whether the charge is still on its way to the ledger, because the database is away."""
 
 
 Outcome: TypeAlias = Reservation | Receipt | Exception

@@ -98,7 +98,6 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "PROVIDER_REJECTED": Row(400, INVALID_REQUEST),
         "PROVIDER_UNAVAILABLE": Row(502, SERVER_ERROR),
         "PROVIDER_TIMEOUT": Row(504, SERVER_ERROR),
-        "DEADLINE_EXCEEDED": Row(504, SERVER_ERROR),
         "OVERLOADED": Row(503, SERVER_ERROR, retry_after="retry_after_s"),
         "INTERNAL": Row(500, SERVER_ERROR),
     }
@@ -125,7 +124,7 @@ CODE_ROWS: Mapping[grpc.StatusCode, tuple[Row, str]] = MappingProxyType(
             Row(429, "requests", "rate_limit_exceeded", retry_after="retry_after_s"),
             "Too much is asked for at once. Please try again.",
         ),
-        grpc.StatusCode.DEADLINE_EXCEEDED: (ROWS["DEADLINE_EXCEEDED"], "The request took too long."),
+        grpc.StatusCode.DEADLINE_EXCEEDED: (Row(504, SERVER_ERROR), "The request took too long."),
         grpc.StatusCode.UNAVAILABLE: (ROWS["OVERLOADED"], _AWAY),
         grpc.StatusCode.CANCELLED: (ROWS["OVERLOADED"], _AWAY),
     }

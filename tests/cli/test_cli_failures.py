@@ -28,7 +28,7 @@ FAILURES = [
         "It is revoked. (make another with `quillgate keys create`)",
     ),
     (FakeError(Code.UNAVAILABLE, "Busy.", "OVERLOADED", {"retry_after_s": "3"}), 5, "Busy. (try again in 3 s)"),
-    (FakeError(Code.DEADLINE_EXCEEDED, "Too late.", "DEADLINE_EXCEEDED"), 5, "Too late."),
+    (FakeError(Code.DEADLINE_EXCEEDED, "Too late.", "PROVIDER_TIMEOUT"), 5, "Too late."),
     (
         FakeError(Code.INTERNAL, "Our fault.", "INTERNAL", {"request_id": "req_1"}),
         1,

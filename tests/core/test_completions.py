@@ -421,11 +421,12 @@ async def _receipt_of(desk: _Desk, *, stream: bool) -> Any:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_answer_does_not_wait_for_the_database_for_ever(stream: bool) -> None:
-    """When settling takes too long the answer goes out without a receipt; the settlement lands later."""
+    """When settling takes too long the answer goes out with a pending receipt; the settlement lands later."""
     desk = _desk(*(_sane_stream() if stream else [whole_answer()]), settle_wait_s=0.01)
     desk.writer.stalls[Settle] = asyncio.Event()
     async with asyncio.timeout(BOUND_S):
-        assert await _receipt_of(desk, stream=stream) is None
+        receipt = await _receipt_of(desk, stream=stream)
+    assert (receipt.is_pending, receipt.counted_messages, receipt.usage) == (True, 1, REPORTED)
     desk.assert_settled("complete", REPORTED)
 
 
@@ -441,7 +442,7 @@ async def test_answer_survives_a_refused_settlement(
     """A hold that was charged meanwhile is no reason to keep the answer back; the log tells."""
     desk = _desk(*(_sane_stream() if stream else [whole_answer()]))
     desk.writer.refusals[Settle] = refusal
-    assert await _receipt_of(desk, stream=stream) is None
+    assert (await _receipt_of(desk, stream=stream)).is_pending
     desk.assert_settled("complete", REPORTED)
     assert "request r could not be ended" in caplog.text
 

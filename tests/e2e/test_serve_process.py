@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -19,6 +22,14 @@ from serve_process import ServeProcess, environment, serving
 ECHO = "quillgate/echo"
 QUESTION = [{"role": "user", "content": "Hello, Quillgate!"}]
 ALL_IN_ONE = r"^Your key.*\n(.*\n)*.*-d '"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for data. Not pytest's own, which another run of pytest closes to the account of the database."""
+    path = Path(tempfile.mkdtemp(prefix="quillgate-test-"))
+    yield path
+    shutil.rmtree(path)
 
 
 def ask(base_url: str, key: str, **members: object) -> str:
@@ -38,9 +49,9 @@ def cli(service: ServeProcess, *arguments: str, key: str) -> dict[str, object]:
     return made
 
 
-def test_first_start_use_and_stop(tmp_path: Path) -> None:
+def test_first_start_use_and_stop(folder: Path) -> None:
     """One command starts everything; the printed keys, the curl line and the CLI work; Ctrl-C ends all within 5 s."""
-    with serving(["--new-key"], environment(tmp_path / "data"), ready=ALL_IN_ONE) as service:
+    with serving(["--new-key"], environment(folder / "data"), ready=ALL_IN_ONE) as service:
         assert ask(service.base_url, service.find("Your key")) == "Hello, Quillgate!"
 
         line = re.search(r"^  (curl .*\\\n.*\\\n.*)$", service.printed, re.MULTILINE)
@@ -61,9 +72,9 @@ def test_first_start_use_and_stop(tmp_path: Path) -> None:
         assert alive == []
 
 
-def test_second_start_finds_everything_again(tmp_path: Path) -> None:
+def test_second_start_finds_everything_again(folder: Path) -> None:
     """Keys and counts survive a stop; the admin key is shown at the first start only."""
-    environ = environment(tmp_path / "data")
+    environ = environment(folder / "data")
     with serving(["--new-key"], environ, ready=ALL_IN_ONE) as first:
         key, admin = first.find("Your key"), first.find("Admin key")
         ask(first.base_url, key)
@@ -76,9 +87,9 @@ def test_second_start_finds_everything_again(tmp_path: Path) -> None:
         assert [int(day["message_count"]) for day in usage["days"]] == [2]  # type: ignore[attr-defined]
 
 
-def test_a_lost_admin_key_is_replaced(tmp_path: Path) -> None:
+def test_a_lost_admin_key_is_replaced(folder: Path) -> None:
     """`--new-admin-key` prints a key with all scopes and no end; the first start shows one admin key, not two."""
-    environ = environment(tmp_path / "data")
+    environ = environment(folder / "data")
     ready = r"^Admin key.*\n(.*\n)*^\n"
     with serving(["--new-admin-key"], environ, ready=ready) as first:
         lost = first.find("Admin key")
@@ -94,10 +105,10 @@ def test_a_lost_admin_key_is_replaced(tmp_path: Path) -> None:
         assert cli(second, "workspaces", "list", key=admin)["workspaces"]
 
 
-def test_core_and_facade_apart_over_a_unix_socket(tmp_path: Path) -> None:
+def test_core_and_facade_apart_over_a_unix_socket(folder: Path) -> None:
     """`serve core` and `serve facade` give the same service over a Unix socket; without core the facade says 503."""
-    socket = f"unix:{tmp_path}/core.sock"
-    environ = environment(tmp_path / "data", QUILLGATE_GRPC_ADDRESS=socket)
+    socket = f"unix:{folder}/core.sock"
+    environ = environment(folder / "data", QUILLGATE_GRPC_ADDRESS=socket)
     with serving(["core", "--new-key"], environ, ready=r"^Your key") as core:
         key = core.find("Your key")
         with serving(["facade", "--core", socket], environ, ready=r"^core") as facade:
@@ -112,10 +123,10 @@ def test_core_and_facade_apart_over_a_unix_socket(tmp_path: Path) -> None:
             assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
-def test_sigterm_lets_a_running_answer_finish(tmp_path: Path) -> None:
+def test_sigterm_lets_a_running_answer_finish(folder: Path) -> None:
     """A stream that runs when SIGTERM comes is delivered to its end."""
     words = " ".join(f"word{number}" for number in range(3000))
-    with serving(["--new-key"], environment(tmp_path / "data"), ready=ALL_IN_ONE) as service:
+    with serving(["--new-key"], environment(folder / "data"), ready=ALL_IN_ONE) as service:
         with OpenAI(base_url=service.base_url, api_key=service.find("Your key"), max_retries=0) as client:
             stream = client.chat.completions.create(
                 model=ECHO, messages=[{"role": "user", "content": words}], stream=True, max_tokens=4000
@@ -130,10 +141,10 @@ def test_sigterm_lets_a_running_answer_finish(tmp_path: Path) -> None:
         assert service.process.returncode == 0
 
 
-def test_wrong_settings_are_all_told_at_once(tmp_path: Path) -> None:
+def test_wrong_settings_are_all_told_at_once(folder: Path) -> None:
     """A start with several wrong settings names each of them in a line, and ends with 1."""
     environ = environment(
-        tmp_path, QUILLGATE_MAX_COMPLETIONS="many", QUILLGATE_DRAIN_S="-1", QUILLGATE_CONFIG="/nowhere.toml"
+        folder, QUILLGATE_MAX_COMPLETIONS="many", QUILLGATE_DRAIN_S="-1", QUILLGATE_CONFIG="/nowhere.toml"
     )
     command = [sys.executable, "-m", "quillgate_cli", "serve"]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30)
@@ -145,11 +156,11 @@ def test_wrong_settings_are_all_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_taken_port_is_a_clear_error(folder: Path) -> None:
     """A start on a port that is taken says so in one line and leaves nothing behind."""
-    with serving(["--new-key"], environment(tmp_path / "data"), ready=ALL_IN_ONE) as service:
+    with serving(["--new-key"], environment(folder / "data"), ready=ALL_IN_ONE) as service:
         port = service.base_url.split(":")[2].split("/")[0]
-        environ = environment(tmp_path / "other", QUILLGATE_FACADE_PORT=port)
+        environ = environment(folder / "other", QUILLGATE_FACADE_PORT=port)
         command = [sys.executable, "-m", "quillgate_cli", "serve"]
         result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
         assert result.returncode == 1

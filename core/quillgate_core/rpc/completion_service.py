@@ -24,10 +24,7 @@ class CompletionService(CompletionServiceServicer):
         """Answers in one piece."""
         call = self._call()
         answer, receipt = await self._completions.create_chat(call.principal, call.request_id, request.completion)
-        response = pb.CreateChatCompletionResponse(completion=answer)
-        if receipt is not None:
-            response.receipt.CopyFrom(from_receipt(receipt))
-        return response
+        return pb.CreateChatCompletionResponse(completion=answer, receipt=from_receipt(receipt))
 
     async def StreamChatCompletion(  # noqa: N802
         self, request: pb.StreamChatCompletionRequest, context: Any

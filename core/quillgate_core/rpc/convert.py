@@ -105,6 +105,7 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         usage=from_usage(receipt.usage),
         usage_source=_SOURCES[receipt.usage_source],
         remaining_messages=receipt.remaining_messages,
+        pending=receipt.is_pending,
     )
 
 

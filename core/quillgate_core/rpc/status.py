@@ -28,7 +28,6 @@ _CODES: dict[type[errors.QuillgateError], grpc.StatusCode] = {
     errors.ProviderRejected: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ProviderUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ProviderTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Overloaded: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -1,6 +1,7 @@
 """CompletionService puts answers, chunks, reservation and receipt where the contract has them."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -26,7 +27,7 @@ RECEIPT = Receipt("ws_1", "req_test", DAY, 1, Usage(10, 4, 5), "estimate", None)
 class FakeCompletions:
     """The use case: answers what it was made with, and notes who asked for what."""
 
-    def __init__(self, *batches: ChatBatch, receipt: Receipt | None = RECEIPT) -> None:
+    def __init__(self, *batches: ChatBatch, receipt: Receipt = RECEIPT) -> None:
         self._batches = batches
         self._receipt = receipt
         self.asked: list[tuple[Principal, str, str]] = []
@@ -34,7 +35,7 @@ class FakeCompletions:
 
     async def create_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
-    ) -> tuple[ChatCompletion, Receipt | None]:
+    ) -> tuple[ChatCompletion, Receipt]:
         self.asked.append((principal, request_id, request.model))
         return whole_answer(), self._receipt
 
@@ -53,24 +54,24 @@ def _service(completions: Any) -> CompletionService:
     return CompletionService(completions, FakeCaller(PRINCIPAL))
 
 
-@pytest.mark.parametrize("receipt", [RECEIPT, None])
-async def test_whole_answer_with_its_receipt(receipt: Receipt | None) -> None:
-    """The use case is asked for the caller's request under its id; a missing receipt is absent, not zero."""
+@pytest.mark.parametrize("pending", [False, True])
+async def test_whole_answer_with_its_receipt(pending: bool) -> None:
+    """The use case is asked for the caller's request under its id; a receipt says whether its charge is pending."""
+    receipt = replace(RECEIPT, is_pending=pending)
     completions = FakeCompletions(receipt=receipt)
     request = pb.CreateChatCompletionRequest(completion=ChatCompletionRequest(model="m"))
     response = await _service(completions).CreateChatCompletion(request, None)
     assert completions.asked == [(PRINCIPAL, "req_test", "m")]
     assert response.completion == whole_answer()
-    assert response.HasField("receipt") == (receipt is not None)
-    if receipt is not None:
-        assert response.receipt == metering_service_pb2.Receipt(
-            request_id="req_test",
-            workspace_id="ws_1",
-            day="2030-01-01",
-            counted_messages=1,
-            usage={"prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 5},
-            usage_source=metering_service_pb2.USAGE_SOURCE_ESTIMATE,
-        )
+    assert response.receipt == metering_service_pb2.Receipt(
+        request_id="req_test",
+        workspace_id="ws_1",
+        day="2030-01-01",
+        counted_messages=1,
+        usage={"prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 5},
+        usage_source=metering_service_pb2.USAGE_SOURCE_ESTIMATE,
+        pending=pending,
+    )
 
 
 async def test_stream_carries_what_each_batch_has() -> None:

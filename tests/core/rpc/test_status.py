@@ -32,7 +32,6 @@ SAMPLES: list[errors.QuillgateError] = [
     errors.ProviderRejected("m", provider="p", code="c", param="a"),
     errors.ProviderUnavailable("m", provider="p"),
     errors.ProviderTimeout("m", provider="p"),
-    errors.DeadlineExceeded("m"),
     errors.Overloaded("m"),
     errors.QuillgateError("m", request_id="r"),
 ]

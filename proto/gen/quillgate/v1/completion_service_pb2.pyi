@@ -49,7 +49,7 @@ class CreateChatCompletionResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
-        """What it was charged. Absent when the database was away at the end: it is then charged later."""
+        """What it was charged."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
-        """What the request was charged; on the last message of a complete answer only. Absent when the database was away."""
+        """What the request was charged; on the last message of a complete answer only."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class CompletionServiceServicer(object):
     def CreateChatCompletion(self, request, context):
         """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
         Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, DEADLINE_EXCEEDED, OVERLOADED.
+        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class CompletionServiceStub:
     ]
     """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
     Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, DEADLINE_EXCEEDED, OVERLOADED.
+    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
     """
 
     StreamChatCompletion: grpc.UnaryStreamMultiCallable[
@@ -63,7 +63,7 @@ class CompletionServiceAsyncStub:
     ]
     """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
     Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, DEADLINE_EXCEEDED, OVERLOADED.
+    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
     """
 
     StreamChatCompletion: grpc.aio.UnaryStreamMultiCallable[
@@ -93,7 +93,7 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[quillgate.v1.completion_service_pb2.CreateChatCompletionResponse, collections.abc.Awaitable[quillgate.v1.completion_service_pb2.CreateChatCompletionResponse]]:
         """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
         Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, DEADLINE_EXCEEDED, OVERLOADED.
+        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
         """
 
     @abc.abstractmethod

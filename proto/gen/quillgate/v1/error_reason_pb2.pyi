@@ -66,17 +66,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE: the provider is down, broke off, or refused our account. Metadata: `provider`."""
     ERROR_REASON_PROVIDER_TIMEOUT: _ErrorReason.ValueType  # 15
     """DEADLINE_EXCEEDED: the provider did not answer in its time. Metadata: `provider`."""
-    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 16
-    """DEADLINE_EXCEEDED: the caller's deadline passed. Metadata: none."""
-    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 17
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 18
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 17
     """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason lists every machine-readable cause of a failed call. A failed call carries `google.rpc.ErrorInfo` in its
     status details with `domain` = `quillgate`, `reason` = the name below without the prefix `ERROR_REASON_`, and the
-    metadata keys named here, all of them, always. New causes may be added; treat an unknown one by its gRPC code.
+    metadata keys named here, all of them, always. New causes may be added; treat an unknown one by its gRPC code. A call
+    that its own deadline or a broken connection ends has a gRPC code and no ErrorInfo.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -119,11 +118,9 @@ ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 14
 """UNAVAILABLE: the provider is down, broke off, or refused our account. Metadata: `provider`."""
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED: the provider did not answer in its time. Metadata: `provider`."""
-ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 16
-"""DEADLINE_EXCEEDED: the caller's deadline passed. Metadata: none."""
-ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 16
 """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 18
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 17
 """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 global___ErrorReason = ErrorReason
 

@@ -164,6 +164,7 @@ class Receipt(google.protobuf.message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     USAGE_SOURCE_FIELD_NUMBER: builtins.int
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
+    PENDING_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -175,7 +176,13 @@ class Receipt(google.protobuf.message.Message):
     usage_source: global___UsageSource.ValueType
     """Where the usage comes from."""
     remaining_messages: builtins.int
-    """What is left of the day's allowance, in messages; at least 0. Absent: the workspace has no limit."""
+    """What is left of the day's allowance, in messages; at least 0. Absent: the workspace has no limit, or the charge is
+    pending.
+    """
+    pending: builtins.bool
+    """Whether the charge is not durable yet, because the database was away at the end of the answer. It lands when the
+    database is back.
+    """
     @property
     def usage(self) -> global___TokenUsage:
         """The usage that the charge follows from."""
@@ -190,9 +197,10 @@ class Receipt(google.protobuf.message.Message):
         usage: global___TokenUsage | None = ...,
         usage_source: global___UsageSource.ValueType = ...,
         remaining_messages: builtins.int | None = ...,
+        pending: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "counted_messages", b"counted_messages", "day", b"day", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "counted_messages", b"counted_messages", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
 
 global___Receipt = Receipt
