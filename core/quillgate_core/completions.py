@@ -92,7 +92,7 @@ class Completions:
     async def stream_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> AsyncIterator[ChatBatch]:
-        """Answers in pieces; the receipt comes with the last batch and is then durable or pending, as in create_chat."""
+        """Answers in pieces; the receipt comes with the last batch, durable or pending as in create_chat."""
         admitted = await self._admit(principal, request_id, request, stream=True)
         tally = ChatTally(
             request,
