@@ -5,7 +5,7 @@ The channel may be a network channel or one inside the process; both have the sh
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -16,8 +16,6 @@ from quillgate_facade.drain import Drain
 from quillgate_facade.errors import from_rpc, stopping
 
 if TYPE_CHECKING:
-    from grpc_health.v1.health_pb2_grpc import HealthAsyncStub
-
     from quillgate.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
     from quillgate.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
@@ -33,7 +31,7 @@ class CoreClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.completions = cast("CompletionServiceAsyncStub", CompletionServiceStub(channel))
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
-        self.health = cast("HealthAsyncStub", health_pb2_grpc.HealthStub(channel))
+        self.health = cast("Any", health_pb2_grpc.HealthStub(channel))  # its typed stub knows sync calls only
 
 
 def call_metadata(*, credential: str, request_id: str) -> CallMetadata:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NoReturn
 
 import grpc
-from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
+from grpc.aio import EOF
 
 from quillgate_core.rpc.interceptor import CallInterceptor
 

@@ -38,7 +38,7 @@ _Unary = Callable[[Any, Any], Awaitable[Any]]
 _Stream = Callable[[Any, Any], AsyncIterator[Any]]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic at run time
+class CallInterceptor(grpc.aio.ServerInterceptor):
     """Authenticates, admits and translates; `threads` runs everything that touches the database."""
 
     def __init__(self, keys: Keys, threads: Executor, *, completions: Capacity, admin: Capacity) -> None:
