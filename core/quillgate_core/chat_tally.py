@@ -102,7 +102,7 @@ class ChatTally:
             return usage_of(self._reported), "provider"
         return estimate(self._prompt_bytes, self._output_bytes), "estimate"
 
-    def last_chunks(self) -> list[ChatCompletionChunk]:
+    def last(self) -> list[ChatCompletionChunk]:
         """Returns the chunk that carries the usage, when the client asked for it."""
         if not self._include_usage:
             return []
@@ -111,6 +111,10 @@ class ChatTally:
         )
         chunk.usage.CopyFrom(self._reported if self._reported is not None else reported(self.usage()[0]))
         return [chunk]
+
+    def failure(self, error: Exception) -> list[ChatCompletionChunk]:
+        """Returns nothing: an error after chunks is the caller's to tell."""
+        return []
 
 
 def clean_answer(

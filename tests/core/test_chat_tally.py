@@ -47,7 +47,7 @@ def test_a_sane_stream_passes() -> None:
     assert _finish_reasons(values) == [None, None, None, "stop"]
     assert values[0]["choices"][0]["delta"]["role"] == "assistant"
     assert tally.usage() == (REPORTED, "provider")
-    assert tally.last_chunks() == []
+    assert tally.last() == []
 
 
 def test_usage_is_for_those_who_asked() -> None:
@@ -55,7 +55,7 @@ def test_usage_is_for_those_who_asked() -> None:
     usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 4}, "cost": 0.5}
     tally = _tally(include_usage=True)
     values = _taken(tally, chunk("a", usage=usage), chunk(finish="stop", usage=usage), usage_chunk(**usage))
-    (last,) = [chat_chunk.to_value(passed) for passed in tally.last_chunks()]
+    (last,) = [chat_chunk.to_value(passed) for passed in tally.last()]
     assert not any("usage" in value for value in values)
     assert (last["choices"], last["usage"]) == ([], usage)
     assert (last["id"], last["created"], last["model"]) == ("up-1", 7, "our/model")
@@ -127,7 +127,7 @@ def test_missing_usage_is_estimated_from_sizes() -> None:
     assert source == "estimate"
     assert empty.prompt_tokens == usage.prompt_tokens > 0
     assert 400 // BYTES_PER_TOKEN <= usage.completion_tokens <= 440 // BYTES_PER_TOKEN
-    (last,) = tally.last_chunks()
+    (last,) = tally.last()
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens)
     assert last.usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 

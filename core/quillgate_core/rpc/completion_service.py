@@ -32,13 +32,13 @@ class CompletionService(CompletionServiceServicer):
         """Answers in pieces."""
         call = self._call()
         answer = self._completions.stream_chat(call.principal, call.request_id, request.completion)
-        async with aclosing(answer) as batches:  # type: ignore[type-var]
+        async with aclosing(answer) as batches:
             async for batch in batches:
                 yield _response(batch)
 
 
 def _response(batch: ChatBatch) -> pb.StreamChatCompletionResponse:
-    response = pb.StreamChatCompletionResponse(chunks=batch.chunks)
+    response = pb.StreamChatCompletionResponse(chunks=batch.pieces)
     if batch.reservation is not None:
         response.reservation.CopyFrom(from_reservation(batch.reservation))
     if batch.receipt is not None:

@@ -14,6 +14,7 @@ from quillgate.v1 import metering_service_pb2
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionRequest
 from quillgate_core.completions import ChatBatch
 from quillgate_core.counting import Usage
+from quillgate_core.metered import Batch
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.rpc.completion_service import CompletionService
@@ -77,7 +78,7 @@ async def test_whole_answer_with_its_receipt(pending: bool) -> None:
 async def test_stream_carries_what_each_batch_has() -> None:
     """The reservation is on the first message, the receipt on the last, the chunks on theirs in order."""
     completions = FakeCompletions(
-        ChatBatch([chunk("a"), chunk("b")], RESERVATION), ChatBatch([chunk("c")]), ChatBatch([], None, RECEIPT)
+        Batch([chunk("a"), chunk("b")], RESERVATION), Batch([chunk("c")]), Batch([], None, RECEIPT)
     )
     stream = _service(completions).StreamChatCompletion(pb.StreamChatCompletionRequest(), None)
     first, second, last = [response async for response in stream]
@@ -97,7 +98,7 @@ async def test_stream_carries_what_each_batch_has() -> None:
 
 async def test_closing_the_stream_closes_the_use_case() -> None:
     """A caller that goes away between two messages ends the use case at once, not when it is collected."""
-    completions = FakeCompletions(ChatBatch([chunk("a")]), ChatBatch([chunk("b")]))
+    completions = FakeCompletions(Batch([chunk("a")]), Batch([chunk("b")]))
     stream: Any = _service(completions).StreamChatCompletion(pb.StreamChatCompletionRequest(), None)
     await anext(stream)
     await stream.aclose()

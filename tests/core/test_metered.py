@@ -1,0 +1,36 @@
+"""Metered ends every request, also when the fault is ours."""
+
+import pytest
+from fakes.fake_ledger_writer import FakeLedgerWriter
+from fakes.step_writer import FakeDailyStore, FakeLeaseStore
+
+from quillgate_core.counting import Usage
+from quillgate_core.metered import Metered, Used
+from quillgate_core.metering import Metering
+from quillgate_core.principal import INFERENCE, Principal
+from quillgate_core.reservation import Release
+
+PRINCIPAL = Principal("key_1", 1, "ws_1", frozenset({INFERENCE}))
+
+
+async def test_answer_that_cannot_be_counted_costs_nothing() -> None:
+    """A fault of ours between the answer and its settlement does not leave the hold open."""
+    writer = FakeLedgerWriter()
+    metering = Metering(
+        writer=writer, daily_store=FakeDailyStore(None), lease_store=FakeLeaseStore(), instance_id="core_1"
+    )
+    metered = Metered(metering)
+
+    async def work() -> str:
+        return "an answer"
+
+    def used(_: str) -> Used:
+        raise RuntimeError("a bug of ours")
+
+    reservation = await metered.reserve(
+        PRINCIPAL, "r", endpoint="e", model="m", upstream="u", hold_messages=1, min_hold_messages=1
+    )
+    with pytest.raises(RuntimeError):
+        await metered.answer(reservation, work, used=used, observed=Usage())
+    (end,) = writer.ends
+    assert isinstance(end, Release)
