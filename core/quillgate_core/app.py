@@ -210,7 +210,12 @@ class Core:
 
 def _providers(config: Config) -> Mapping[str, ChatProvider]:
     remote = (
-        OpenAICompatible(name=provider.name, base_url=provider.base_url, api_key=provider.api_key)
+        OpenAICompatible(
+            name=provider.name,
+            base_url=provider.base_url,
+            api_key=provider.api_key,
+            native_endpoints=provider.native_endpoints,
+        )
         for provider in config.providers
     )
     return {ECHO: Echo()} | {provider.name: provider for provider in remote}

@@ -15,13 +15,16 @@ A model is served when at least one of its upstreams' providers is switched on.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from quillgate_core.errors import ModelNotFound
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+Endpoint = Literal["chat.completions", "completions", "responses", "audio.transcriptions"]
+"""What a model can be asked through: every language model through the first three, whatever its provider speaks."""
+
 _Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
@@ -39,6 +42,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_window: _Tokens
     max_output_tokens: _Tokens
     upstreams: Annotated[tuple[ModelUpstream, ...], msgspec.Meta(min_length=1)]
+    endpoints: tuple[Endpoint, ...] = ("chat.completions", "completions", "responses")
     description: str = ""
     created: int = 0
     owned_by: str = ""

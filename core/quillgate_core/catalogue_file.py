@@ -20,11 +20,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from quillgate_core.catalogue import Model
+from quillgate_core.catalogue import Endpoint, Model
 from quillgate_core.secret import Secret
 
 ECHO = "echo"
 """Name of the built-in provider of `quillgate/echo`."""
+
+CHAT_ONLY: frozenset[Endpoint] = frozenset({"chat.completions"})
+"""What every OpenAI-compatible server speaks; other endpoints are translated to it."""
 
 _BASE_URL_RULE = "must be an http(s) URL with a host, without user, query or fragment"
 _HEADER_VALUE = re.compile(r"[!-~]*")
@@ -45,6 +48,7 @@ class ProviderConfig:
     name: str
     base_url: str
     api_key: Secret | None
+    native_endpoints: frozenset[Endpoint] = CHAT_ONLY
 
 
 class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +57,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: str
     api_key_env: str = ""
     base_url_env: str = ""
+    native_endpoints: tuple[Endpoint, ...] = ("chat.completions",)
 
     def switch_on(self, name: str, environ: Mapping[str, str]) -> ProviderConfig | None:
         """Returns the provider with its key from the environment, None if it needs one that is not there.
@@ -70,7 +75,9 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             problems.append(f"{self.base_url_env}: {_BASE_URL_RULE}")
         if problems:
             raise ConfigError(problems)
-        return ProviderConfig(name, (base_url or self.base_url).rstrip("/"), Secret(key) if key else None)
+        # Whoever puts another server in the provider's place rarely puts one that speaks everything it does.
+        native = CHAT_ONLY if base_url else frozenset(self.native_endpoints)
+        return ProviderConfig(name, (base_url or self.base_url).rstrip("/"), Secret(key) if key else None, native)
 
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]

@@ -10,7 +10,8 @@
     │   ├── ModelNotFound               MODEL_NOT_FOUND         model
     │   ├── KeyNotFound                 KEY_NOT_FOUND           key_id
     │   ├── WorkspaceNotFound           WORKSPACE_NOT_FOUND     workspace_id
-    │   └── ReservationNotFound         RESERVATION_NOT_FOUND   request_id
+    │   ├── ReservationNotFound         RESERVATION_NOT_FOUND   request_id
+    │   └── ResponseNotFound            RESPONSE_NOT_FOUND      response_id
     ├── Conflict
     │   ├── DuplicateRequest            DUPLICATE_REQUEST       request_id
     │   ├── ReservationClosed           RESERVATION_CLOSED      request_id, state
@@ -115,6 +116,15 @@ class ReservationNotFound(NotFound):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"No reservation `{request_id}`.", request_id=request_id)
+
+
+class ResponseNotFound(NotFound):
+    """No response with that id was stored by the workspace, or it was deleted or is past its retention."""
+
+    reason = "RESPONSE_NOT_FOUND"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"Response with id '{response_id}' not found.", response_id=response_id)
 
 
 class Conflict(QuillgateError):

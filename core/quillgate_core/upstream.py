@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from quillgate_core.catalogue import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class ChatProvider(Protocol):
     @property
     def name(self) -> str:
         """The provider's name in the catalogue, errors and ledger, such as `openrouter`."""
+
+    @property
+    def native_endpoints(self) -> frozenset[Endpoint]:
+        """What the provider speaks itself; for the rest of a language model's endpoints chat is used."""
 
     def prepare_chat(
         self, request: ChatCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None

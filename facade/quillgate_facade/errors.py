@@ -89,6 +89,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "KEY_NOT_FOUND": Row(404, INVALID_REQUEST, "key_not_found"),
         "WORKSPACE_NOT_FOUND": Row(404, INVALID_REQUEST, "workspace_not_found"),
         "RESERVATION_NOT_FOUND": Row(404, INVALID_REQUEST, "reservation_not_found"),
+        "RESPONSE_NOT_FOUND": Row(404, INVALID_REQUEST),
         "DUPLICATE_REQUEST": Row(409, INVALID_REQUEST, "duplicate_request", retry=False),
         "RESERVATION_CLOSED": Row(409, INVALID_REQUEST, "reservation_closed", retry=False),
         "KEY_REVOKED": Row(409, INVALID_REQUEST, "key_revoked", retry=False),

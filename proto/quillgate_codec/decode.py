@@ -64,7 +64,7 @@ class DecoderSet:
             and mapping.scalar_kind(field) in _EXACT_TYPES
         }
         setters = {field.name: self._member(field) for field in fields}
-        lenient = self._lenient
+        lenient = self._lenient or mapping.is_open(descriptor)
 
         def fill(message: Any, value: Any) -> None:
             if type(value) is not dict:

@@ -27,6 +27,11 @@ def shape_of(descriptor: Descriptor) -> "json_pb2.JsonShape.ValueType":
     return shape or json_pb2.JSON_SHAPE_OBJECT
 
 
+def is_open(descriptor: Descriptor) -> bool:
+    """Tells whether members that their fields cannot hold are kept rather than refused."""
+    return bool(descriptor.GetOptions().Extensions[json_pb2.json_message].open)
+
+
 def is_raw(field: FieldDescriptor) -> bool:
     """Tells whether the bytes field holds any JSON value as text."""
     return bool(field.GetOptions().Extensions[json_pb2.json_field].raw)

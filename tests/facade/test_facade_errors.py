@@ -47,6 +47,7 @@ REASONS: list[tuple[str, grpc.StatusCode, dict[str, str], int, str, str | None, 
     ("MODEL_NOT_FOUND", Code.NOT_FOUND, {"model": "m"}, 404, BAD, "model_not_found", None, {}),
     ("KEY_NOT_FOUND", Code.NOT_FOUND, {"key_id": "k"}, 404, BAD, "key_not_found", None, {}),
     ("WORKSPACE_NOT_FOUND", Code.NOT_FOUND, {"workspace_id": "w"}, 404, BAD, "workspace_not_found", None, {}),
+    ("RESPONSE_NOT_FOUND", Code.NOT_FOUND, {"response_id": "r"}, 404, BAD, None, None, {}),
     ("RESERVATION_NOT_FOUND", Code.NOT_FOUND, {"request_id": "r"}, 404, BAD, "reservation_not_found", None, {}),
     (
         *("DUPLICATE_REQUEST", Code.ALREADY_EXISTS, {"request_id": "r"}, 409, BAD, "duplicate_request", None),

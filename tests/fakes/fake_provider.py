@@ -7,6 +7,7 @@ from typing import Any
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_codec import provider_chat_answer, provider_chat_chunk
+from quillgate_core.catalogue import Endpoint
 from quillgate_core.upstream import PreparedChat
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -65,6 +66,7 @@ class FakeProvider:
     steps: Sequence[Step] = ()
     prepare_failures: list[Exception | None] = field(default_factory=list)
     name: str = "fake"
+    native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"})
     prepared: list[Prepared] = field(default_factory=list)
     dispatched: int = 0
     closed: int = 0

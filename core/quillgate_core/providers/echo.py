@@ -27,6 +27,7 @@ from quillgate.v1.chat_completion_pb2 import (
     Tool,
     ToolCall,
 )
+from quillgate_core.catalogue import Endpoint
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.upstream import PreparedChat
 
@@ -54,6 +55,8 @@ class Echo:
     first one) is called without arguments, until its result is in the conversation: so a client's tool loop can be
     tried and comes to an end. `clock` returns seconds since 1970 and dates the answers.
     """
+
+    native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"})
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -13,6 +13,7 @@ from yarl import URL
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_codec import JsonError, chat_request, load_json, provider_chat_answer, provider_chat_chunk
+from quillgate_core.catalogue import Endpoint
 from quillgate_core.errors import InvalidRequest, QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
@@ -51,7 +52,9 @@ class OpenAICompatible:
         api_key: Secret | None = None,
         limits: ProviderLimits = _DEFAULT_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
+        native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"}),
     ) -> None:
+        self.native_endpoints = native_endpoints
         self._name = name
         self._url = _completions_url(base_url)
         self._limits = limits

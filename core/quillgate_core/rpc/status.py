@@ -21,6 +21,7 @@ _CODES: dict[type[errors.QuillgateError], grpc.StatusCode] = {
     errors.KeyNotFound: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceNotFound: grpc.StatusCode.NOT_FOUND,
     errors.ReservationNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ResponseNotFound: grpc.StatusCode.NOT_FOUND,
     errors.DuplicateRequest: grpc.StatusCode.ALREADY_EXISTS,
     errors.ReservationClosed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.KeyRevoked: grpc.StatusCode.FAILED_PRECONDITION,

@@ -25,6 +25,7 @@ SAMPLES: list[errors.QuillgateError] = [
     errors.KeyNotFound("k"),
     errors.WorkspaceNotFound("w"),
     errors.ReservationNotFound("r"),
+    errors.ResponseNotFound("r"),
     errors.DuplicateRequest("r"),
     errors.ReservationClosed("r", "settled"),
     errors.KeyRevoked("k"),

@@ -10,6 +10,9 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import quillgate.v1.chat_completion_pb2
 import quillgate.v1.metering_service_pb2
+import quillgate.v1.response_pb2
+import quillgate.v1.text_completion_pb2
+import quillgate.v1.transcription_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -115,3 +118,336 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
 
 global___StreamChatCompletionResponse = StreamChatCompletionResponse
+
+@typing.final
+class CreateTextCompletionRequest(google.protobuf.message.Message):
+    """CreateTextCompletionRequest asks for a continuation in one piece."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPLETION_FIELD_NUMBER: builtins.int
+    @property
+    def completion(self) -> quillgate.v1.text_completion_pb2.TextCompletionRequest:
+        """The question, in OpenAI's terms. Required."""
+
+    def __init__(
+        self,
+        *,
+        completion: quillgate.v1.text_completion_pb2.TextCompletionRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion"]) -> None: ...
+
+global___CreateTextCompletionRequest = CreateTextCompletionRequest
+
+@typing.final
+class CreateTextCompletionResponse(google.protobuf.message.Message):
+    """CreateTextCompletionResponse is a continuation in one piece, settled."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPLETION_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    @property
+    def completion(self) -> quillgate.v1.text_completion_pb2.TextCompletion:
+        """The answer, in OpenAI's terms."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What it was charged."""
+
+    def __init__(
+        self,
+        *,
+        completion: quillgate.v1.text_completion_pb2.TextCompletion | None = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> None: ...
+
+global___CreateTextCompletionResponse = CreateTextCompletionResponse
+
+@typing.final
+class StreamTextCompletionRequest(google.protobuf.message.Message):
+    """StreamTextCompletionRequest asks for a continuation in pieces."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPLETION_FIELD_NUMBER: builtins.int
+    @property
+    def completion(self) -> quillgate.v1.text_completion_pb2.TextCompletionRequest:
+        """The question, in OpenAI's terms. Required."""
+
+    def __init__(
+        self,
+        *,
+        completion: quillgate.v1.text_completion_pb2.TextCompletionRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion"]) -> None: ...
+
+global___StreamTextCompletionRequest = StreamTextCompletionRequest
+
+@typing.final
+class StreamTextCompletionResponse(google.protobuf.message.Message):
+    """StreamTextCompletionResponse carries every piece that was ready when it was sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PIECES_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    @property
+    def pieces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.text_completion_pb2.TextCompletion]:
+        """The pieces, in order, at least one but in the last message."""
+
+    @property
+    def reservation(self) -> quillgate.v1.metering_service_pb2.Reservation:
+        """What was set aside for the request; on the first message only."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What the request was charged; on the last message of a complete answer only."""
+
+    def __init__(
+        self,
+        *,
+        pieces: collections.abc.Iterable[quillgate.v1.text_completion_pb2.TextCompletion] | None = ...,
+        reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["pieces", b"pieces", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+
+global___StreamTextCompletionResponse = StreamTextCompletionResponse
+
+@typing.final
+class CreateResponseRequest(google.protobuf.message.Message):
+    """CreateResponseRequest asks for a response in one piece."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    @property
+    def response(self) -> quillgate.v1.response_pb2.ResponseRequest:
+        """The question, in OpenAI's terms. Required."""
+
+    def __init__(
+        self,
+        *,
+        response: quillgate.v1.response_pb2.ResponseRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["response", b"response"]) -> None: ...
+
+global___CreateResponseRequest = CreateResponseRequest
+
+@typing.final
+class CreateResponseResponse(google.protobuf.message.Message):
+    """CreateResponseResponse is a response in one piece, settled and, where asked for, stored."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    IGNORED_FIELD_NUMBER: builtins.int
+    @property
+    def response(self) -> quillgate.v1.response_pb2.Response:
+        """The answer, in OpenAI's terms."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What it was charged."""
+
+    @property
+    def ignored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What of the request the model's provider cannot use and did not get, such as `tools[2]:web_search`."""
+
+    def __init__(
+        self,
+        *,
+        response: quillgate.v1.response_pb2.Response | None = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        ignored: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ignored", b"ignored", "receipt", b"receipt", "response", b"response"]) -> None: ...
+
+global___CreateResponseResponse = CreateResponseResponse
+
+@typing.final
+class StreamResponseRequest(google.protobuf.message.Message):
+    """StreamResponseRequest asks for a response in events."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    @property
+    def response(self) -> quillgate.v1.response_pb2.ResponseRequest:
+        """The question, in OpenAI's terms. Required."""
+
+    def __init__(
+        self,
+        *,
+        response: quillgate.v1.response_pb2.ResponseRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["response", b"response"]) -> None: ...
+
+global___StreamResponseRequest = StreamResponseRequest
+
+@typing.final
+class StreamResponseResponse(google.protobuf.message.Message):
+    """StreamResponseResponse carries every event that was ready when it was sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    IGNORED_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.response_pb2.ResponseEvent]:
+        """The events, in order, at least one."""
+
+    @property
+    def reservation(self) -> quillgate.v1.metering_service_pb2.Reservation:
+        """What was set aside for the request; on the first message only."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What the request was charged; on the last message of a complete response only."""
+
+    @property
+    def ignored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in CreateResponseResponse; on the first message only."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[quillgate.v1.response_pb2.ResponseEvent] | None = ...,
+        reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        ignored: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "ignored", b"ignored", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+
+global___StreamResponseResponse = StreamResponseResponse
+
+@typing.final
+class CreateTranscriptionRequest(google.protobuf.message.Message):
+    """CreateTranscriptionRequest is the options or a piece of the sound."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: builtins.int
+    AUDIO_FIELD_NUMBER: builtins.int
+    audio: builtins.bytes
+    """The next bytes of the uploaded file, at most 1 MiB; 25 MiB in all."""
+    @property
+    def options(self) -> quillgate.v1.transcription_pb2.TranscriptionOptions:
+        """How to transcribe; in the first message and in no other."""
+
+    def __init__(
+        self,
+        *,
+        options: quillgate.v1.transcription_pb2.TranscriptionOptions | None = ...,
+        audio: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audio", b"audio", "options", b"options", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audio", b"audio", "options", b"options", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["options", "audio"] | None: ...
+
+global___CreateTranscriptionRequest = CreateTranscriptionRequest
+
+@typing.final
+class CreateTranscriptionResponse(google.protobuf.message.Message):
+    """CreateTranscriptionResponse is what was said, settled."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRANSCRIPTION_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """Formats `text`, `srt` and `vtt`: the body as a REST client gets it."""
+    @property
+    def transcription(self) -> quillgate.v1.transcription_pb2.Transcription:
+        """Formats `json`, `verbose_json` and `diarized_json`."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What it was charged."""
+
+    def __init__(
+        self,
+        *,
+        transcription: quillgate.v1.transcription_pb2.Transcription | None = ...,
+        text: builtins.str = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "text", b"text", "transcription", b"transcription", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["receipt", b"receipt", "text", b"text", "transcription", b"transcription", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["transcription", "text"] | None: ...
+
+global___CreateTranscriptionResponse = CreateTranscriptionResponse
+
+@typing.final
+class StreamTranscriptionRequest(google.protobuf.message.Message):
+    """StreamTranscriptionRequest is the options or a piece of the sound."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: builtins.int
+    AUDIO_FIELD_NUMBER: builtins.int
+    audio: builtins.bytes
+    """The next bytes of the uploaded file, at most 1 MiB; 25 MiB in all."""
+    @property
+    def options(self) -> quillgate.v1.transcription_pb2.TranscriptionOptions:
+        """How to transcribe; in the first message and in no other."""
+
+    def __init__(
+        self,
+        *,
+        options: quillgate.v1.transcription_pb2.TranscriptionOptions | None = ...,
+        audio: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audio", b"audio", "options", b"options", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audio", b"audio", "options", b"options", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["options", "audio"] | None: ...
+
+global___StreamTranscriptionRequest = StreamTranscriptionRequest
+
+@typing.final
+class StreamTranscriptionResponse(google.protobuf.message.Message):
+    """StreamTranscriptionResponse carries every event that was ready when it was sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.transcription_pb2.TranscriptionEvent]:
+        """The events, in order, at least one but in the last message."""
+
+    @property
+    def reservation(self) -> quillgate.v1.metering_service_pb2.Reservation:
+        """What was set aside for the request; on the first message only."""
+
+    @property
+    def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
+        """What the request was charged; on the last message of a complete transcription only."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[quillgate.v1.transcription_pb2.TranscriptionEvent] | None = ...,
+        reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
+        receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+
+global___StreamTranscriptionResponse = StreamTranscriptionResponse

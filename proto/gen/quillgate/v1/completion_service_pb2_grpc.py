@@ -32,6 +32,36 @@ class CompletionServiceStub(object):
                 request_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
                 response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionResponse.FromString,
                 )
+        self.CreateTextCompletion = channel.unary_unary(
+                '/quillgate.v1.CompletionService/CreateTextCompletion',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionResponse.FromString,
+                )
+        self.StreamTextCompletion = channel.unary_stream(
+                '/quillgate.v1.CompletionService/StreamTextCompletion',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionResponse.FromString,
+                )
+        self.CreateResponse = channel.unary_unary(
+                '/quillgate.v1.CompletionService/CreateResponse',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateResponseRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateResponseResponse.FromString,
+                )
+        self.StreamResponse = channel.unary_stream(
+                '/quillgate.v1.CompletionService/StreamResponse',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamResponseRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamResponseResponse.FromString,
+                )
+        self.CreateTranscription = channel.stream_unary(
+                '/quillgate.v1.CompletionService/CreateTranscription',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionResponse.FromString,
+                )
+        self.StreamTranscription = channel.stream_stream(
+                '/quillgate.v1.CompletionService/StreamTranscription',
+                request_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionResponse.FromString,
+                )
 
 
 class CompletionServiceServicer(object):
@@ -62,6 +92,51 @@ class CompletionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTextCompletion(self, request, context):
+        """CreateTextCompletion continues a text in one piece. Not idempotent. Errors as CreateChatCompletion.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTextCompletion(self, request, context):
+        """StreamTextCompletion continues a text in pieces. Not idempotent. Errors as StreamChatCompletion.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateResponse(self, request, context):
+        """CreateResponse responds in one piece. A response that is stored can be read as soon as this returns. Not
+        idempotent. Errors as CreateChatCompletion, and RESPONSE_NOT_FOUND for an unknown `previous_response_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamResponse(self, request, context):
+        """StreamResponse responds in events. Not idempotent. Errors as CreateResponse; after the first event the events
+        `error` and `response.failed` come before the error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTranscription(self, request_iterator, context):
+        """CreateTranscription turns speech into text. The first message has the options, the others the sound. Not
+        idempotent. Errors as CreateChatCompletion.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTranscription(self, request_iterator, context):
+        """StreamTranscription turns speech into text, in events. Not idempotent. Errors as CreateTranscription.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CompletionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +149,36 @@ def add_CompletionServiceServicer_to_server(servicer, server):
                     servicer.StreamChatCompletion,
                     request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionRequest.FromString,
                     response_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionResponse.SerializeToString,
+            ),
+            'CreateTextCompletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTextCompletion,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionResponse.SerializeToString,
+            ),
+            'StreamTextCompletion': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamTextCompletion,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionResponse.SerializeToString,
+            ),
+            'CreateResponse': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateResponse,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateResponseRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateResponseResponse.SerializeToString,
+            ),
+            'StreamResponse': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamResponse,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamResponseRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamResponseResponse.SerializeToString,
+            ),
+            'CreateTranscription': grpc.stream_unary_rpc_method_handler(
+                    servicer.CreateTranscription,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionResponse.SerializeToString,
+            ),
+            'StreamTranscription': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamTranscription,
+                    request_deserializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -124,5 +229,107 @@ class CompletionService(object):
         return grpc.experimental.unary_stream(request, target, '/quillgate.v1.CompletionService/StreamChatCompletion',
             quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
             quillgate_dot_v1_dot_completion__service__pb2.StreamChatCompletionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateTextCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/quillgate.v1.CompletionService/CreateTextCompletion',
+            quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.CreateTextCompletionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StreamTextCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/quillgate.v1.CompletionService/StreamTextCompletion',
+            quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.StreamTextCompletionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/quillgate.v1.CompletionService/CreateResponse',
+            quillgate_dot_v1_dot_completion__service__pb2.CreateResponseRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.CreateResponseResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StreamResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/quillgate.v1.CompletionService/StreamResponse',
+            quillgate_dot_v1_dot_completion__service__pb2.StreamResponseRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.StreamResponseResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateTranscription(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/quillgate.v1.CompletionService/CreateTranscription',
+            quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.CreateTranscriptionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StreamTranscription(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/quillgate.v1.CompletionService/StreamTranscription',
+            quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionRequest.SerializeToString,
+            quillgate_dot_v1_dot_completion__service__pb2.StreamTranscriptionResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

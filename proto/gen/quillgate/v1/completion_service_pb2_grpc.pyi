@@ -46,6 +46,48 @@ class CompletionServiceStub:
     they may also come after pieces, and the answer is then incomplete.
     """
 
+    CreateTextCompletion: grpc.UnaryUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateTextCompletionRequest,
+        quillgate.v1.completion_service_pb2.CreateTextCompletionResponse,
+    ]
+    """CreateTextCompletion continues a text in one piece. Not idempotent. Errors as CreateChatCompletion."""
+
+    StreamTextCompletion: grpc.UnaryStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamTextCompletionRequest,
+        quillgate.v1.completion_service_pb2.StreamTextCompletionResponse,
+    ]
+    """StreamTextCompletion continues a text in pieces. Not idempotent. Errors as StreamChatCompletion."""
+
+    CreateResponse: grpc.UnaryUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateResponseRequest,
+        quillgate.v1.completion_service_pb2.CreateResponseResponse,
+    ]
+    """CreateResponse responds in one piece. A response that is stored can be read as soon as this returns. Not
+    idempotent. Errors as CreateChatCompletion, and RESPONSE_NOT_FOUND for an unknown `previous_response_id`.
+    """
+
+    StreamResponse: grpc.UnaryStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamResponseRequest,
+        quillgate.v1.completion_service_pb2.StreamResponseResponse,
+    ]
+    """StreamResponse responds in events. Not idempotent. Errors as CreateResponse; after the first event the events
+    `error` and `response.failed` come before the error.
+    """
+
+    CreateTranscription: grpc.StreamUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateTranscriptionRequest,
+        quillgate.v1.completion_service_pb2.CreateTranscriptionResponse,
+    ]
+    """CreateTranscription turns speech into text. The first message has the options, the others the sound. Not
+    idempotent. Errors as CreateChatCompletion.
+    """
+
+    StreamTranscription: grpc.StreamStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamTranscriptionRequest,
+        quillgate.v1.completion_service_pb2.StreamTranscriptionResponse,
+    ]
+    """StreamTranscription turns speech into text, in events. Not idempotent. Errors as CreateTranscription."""
+
 class CompletionServiceAsyncStub:
     """CompletionService answers with a model's words and meters every answer. Scope: `inference`.
 
@@ -73,6 +115,48 @@ class CompletionServiceAsyncStub:
     """StreamChatCompletion answers in pieces as the model makes them. Not idempotent. Errors as CreateChatCompletion;
     they may also come after pieces, and the answer is then incomplete.
     """
+
+    CreateTextCompletion: grpc.aio.UnaryUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateTextCompletionRequest,
+        quillgate.v1.completion_service_pb2.CreateTextCompletionResponse,
+    ]
+    """CreateTextCompletion continues a text in one piece. Not idempotent. Errors as CreateChatCompletion."""
+
+    StreamTextCompletion: grpc.aio.UnaryStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamTextCompletionRequest,
+        quillgate.v1.completion_service_pb2.StreamTextCompletionResponse,
+    ]
+    """StreamTextCompletion continues a text in pieces. Not idempotent. Errors as StreamChatCompletion."""
+
+    CreateResponse: grpc.aio.UnaryUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateResponseRequest,
+        quillgate.v1.completion_service_pb2.CreateResponseResponse,
+    ]
+    """CreateResponse responds in one piece. A response that is stored can be read as soon as this returns. Not
+    idempotent. Errors as CreateChatCompletion, and RESPONSE_NOT_FOUND for an unknown `previous_response_id`.
+    """
+
+    StreamResponse: grpc.aio.UnaryStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamResponseRequest,
+        quillgate.v1.completion_service_pb2.StreamResponseResponse,
+    ]
+    """StreamResponse responds in events. Not idempotent. Errors as CreateResponse; after the first event the events
+    `error` and `response.failed` come before the error.
+    """
+
+    CreateTranscription: grpc.aio.StreamUnaryMultiCallable[
+        quillgate.v1.completion_service_pb2.CreateTranscriptionRequest,
+        quillgate.v1.completion_service_pb2.CreateTranscriptionResponse,
+    ]
+    """CreateTranscription turns speech into text. The first message has the options, the others the sound. Not
+    idempotent. Errors as CreateChatCompletion.
+    """
+
+    StreamTranscription: grpc.aio.StreamStreamMultiCallable[
+        quillgate.v1.completion_service_pb2.StreamTranscriptionRequest,
+        quillgate.v1.completion_service_pb2.StreamTranscriptionResponse,
+    ]
+    """StreamTranscription turns speech into text, in events. Not idempotent. Errors as CreateTranscription."""
 
 class CompletionServiceServicer(metaclass=abc.ABCMeta):
     """CompletionService answers with a model's words and meters every answer. Scope: `inference`.
@@ -105,5 +189,59 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
         """StreamChatCompletion answers in pieces as the model makes them. Not idempotent. Errors as CreateChatCompletion;
         they may also come after pieces, and the answer is then incomplete.
         """
+
+    @abc.abstractmethod
+    def CreateTextCompletion(
+        self,
+        request: quillgate.v1.completion_service_pb2.CreateTextCompletionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.completion_service_pb2.CreateTextCompletionResponse, collections.abc.Awaitable[quillgate.v1.completion_service_pb2.CreateTextCompletionResponse]]:
+        """CreateTextCompletion continues a text in one piece. Not idempotent. Errors as CreateChatCompletion."""
+
+    @abc.abstractmethod
+    def StreamTextCompletion(
+        self,
+        request: quillgate.v1.completion_service_pb2.StreamTextCompletionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quillgate.v1.completion_service_pb2.StreamTextCompletionResponse], collections.abc.AsyncIterator[quillgate.v1.completion_service_pb2.StreamTextCompletionResponse]]:
+        """StreamTextCompletion continues a text in pieces. Not idempotent. Errors as StreamChatCompletion."""
+
+    @abc.abstractmethod
+    def CreateResponse(
+        self,
+        request: quillgate.v1.completion_service_pb2.CreateResponseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.completion_service_pb2.CreateResponseResponse, collections.abc.Awaitable[quillgate.v1.completion_service_pb2.CreateResponseResponse]]:
+        """CreateResponse responds in one piece. A response that is stored can be read as soon as this returns. Not
+        idempotent. Errors as CreateChatCompletion, and RESPONSE_NOT_FOUND for an unknown `previous_response_id`.
+        """
+
+    @abc.abstractmethod
+    def StreamResponse(
+        self,
+        request: quillgate.v1.completion_service_pb2.StreamResponseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quillgate.v1.completion_service_pb2.StreamResponseResponse], collections.abc.AsyncIterator[quillgate.v1.completion_service_pb2.StreamResponseResponse]]:
+        """StreamResponse responds in events. Not idempotent. Errors as CreateResponse; after the first event the events
+        `error` and `response.failed` come before the error.
+        """
+
+    @abc.abstractmethod
+    def CreateTranscription(
+        self,
+        request_iterator: _MaybeAsyncIterator[quillgate.v1.completion_service_pb2.CreateTranscriptionRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.completion_service_pb2.CreateTranscriptionResponse, collections.abc.Awaitable[quillgate.v1.completion_service_pb2.CreateTranscriptionResponse]]:
+        """CreateTranscription turns speech into text. The first message has the options, the others the sound. Not
+        idempotent. Errors as CreateChatCompletion.
+        """
+
+    @abc.abstractmethod
+    def StreamTranscription(
+        self,
+        request_iterator: _MaybeAsyncIterator[quillgate.v1.completion_service_pb2.StreamTranscriptionRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quillgate.v1.completion_service_pb2.StreamTranscriptionResponse], collections.abc.AsyncIterator[quillgate.v1.completion_service_pb2.StreamTranscriptionResponse]]:
+        """StreamTranscription turns speech into text, in events. Not idempotent. Errors as CreateTranscription."""
 
 def add_CompletionServiceServicer_to_server(servicer: CompletionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

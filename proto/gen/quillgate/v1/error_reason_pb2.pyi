@@ -68,6 +68,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """DEADLINE_EXCEEDED: the provider did not answer in its time. Metadata: `provider`."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
+    ERROR_REASON_RESPONSE_NOT_FOUND: _ErrorReason.ValueType  # 18
+    """NOT_FOUND: no such response that the workspace stored. Metadata: `response_id`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 17
     """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 
@@ -120,6 +122,8 @@ ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED: the provider did not answer in its time. Metadata: `provider`."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 16
 """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
+ERROR_REASON_RESPONSE_NOT_FOUND: ErrorReason.ValueType  # 18
+"""NOT_FOUND: no such response that the workspace stored. Metadata: `response_id`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 17
 """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 global___ErrorReason = ErrorReason

@@ -15,17 +15,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17quillgate/v1/json.proto\x12\x0cquillgate.v1\x1a google/protobuf/descriptor.proto\"5\n\x0bJsonMessage\x12&\n\x05shape\x18\x01 \x01(\x0e\x32\x17.quillgate.v1.JsonShape\"3\n\tJsonField\x12\x0b\n\x03raw\x18\x01 \x01(\x08\x12\x19\n\x11\x61lways_in_answers\x18\x02 \x01(\x08*j\n\tJsonShape\x12\x1a\n\x16JSON_SHAPE_UNSPECIFIED\x10\x00\x12\x15\n\x11JSON_SHAPE_OBJECT\x10\x01\x12\x14\n\x10JSON_SHAPE_UNION\x10\x02\x12\x14\n\x10JSON_SHAPE_ARRAY\x10\x03:R\n\x0cjson_message\x12\x1f.google.protobuf.MessageOptions\x18\xd9\x8c\x03 \x01(\x0b\x32\x19.quillgate.v1.JsonMessage:L\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xd9\x8c\x03 \x01(\x0b\x32\x17.quillgate.v1.JsonFieldb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17quillgate/v1/json.proto\x12\x0cquillgate.v1\x1a google/protobuf/descriptor.proto\"C\n\x0bJsonMessage\x12&\n\x05shape\x18\x01 \x01(\x0e\x32\x17.quillgate.v1.JsonShape\x12\x0c\n\x04open\x18\x02 \x01(\x08\"3\n\tJsonField\x12\x0b\n\x03raw\x18\x01 \x01(\x08\x12\x19\n\x11\x61lways_in_answers\x18\x02 \x01(\x08*j\n\tJsonShape\x12\x1a\n\x16JSON_SHAPE_UNSPECIFIED\x10\x00\x12\x15\n\x11JSON_SHAPE_OBJECT\x10\x01\x12\x14\n\x10JSON_SHAPE_UNION\x10\x02\x12\x14\n\x10JSON_SHAPE_ARRAY\x10\x03:R\n\x0cjson_message\x12\x1f.google.protobuf.MessageOptions\x18\xd9\x8c\x03 \x01(\x0b\x32\x19.quillgate.v1.JsonMessage:L\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xd9\x8c\x03 \x01(\x0b\x32\x17.quillgate.v1.JsonFieldb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quillgate.v1.json_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_JSONSHAPE']._serialized_start=183
-  _globals['_JSONSHAPE']._serialized_end=289
+  _globals['_JSONSHAPE']._serialized_start=197
+  _globals['_JSONSHAPE']._serialized_end=303
   _globals['_JSONMESSAGE']._serialized_start=75
-  _globals['_JSONMESSAGE']._serialized_end=128
-  _globals['_JSONFIELD']._serialized_start=130
-  _globals['_JSONFIELD']._serialized_end=181
+  _globals['_JSONMESSAGE']._serialized_end=142
+  _globals['_JSONFIELD']._serialized_start=144
+  _globals['_JSONFIELD']._serialized_end=195
 # @@protoc_insertion_point(module_scope)

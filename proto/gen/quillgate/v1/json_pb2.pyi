@@ -62,14 +62,20 @@ class JsonMessage(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SHAPE_FIELD_NUMBER: builtins.int
+    OPEN_FIELD_NUMBER: builtins.int
     shape: global___JsonShape.ValueType
     """The kind of JSON value that the message stands for. Default: an object."""
+    open: builtins.bool
+    """Several kinds of object share the message: a member that its field cannot hold is no error but kept in
+    `extra_json`. Only on objects that have it. Default: false.
+    """
     def __init__(
         self,
         *,
         shape: global___JsonShape.ValueType = ...,
+        open: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["open", b"open", "shape", b"shape"]) -> None: ...
 
 global___JsonMessage = JsonMessage
 
