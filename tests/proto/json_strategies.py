@@ -41,6 +41,11 @@ def shape(descriptor: Descriptor) -> int:
     return int(descriptor.GetOptions().Extensions[json_pb2.json_message].shape) or json_pb2.JSON_SHAPE_OBJECT
 
 
+def is_open(descriptor: Descriptor) -> bool:
+    """Tells whether members of the wrong kind are kept rather than refused."""
+    return bool(descriptor.GetOptions().Extensions[json_pb2.json_message].open)
+
+
 def is_union(descriptor: Descriptor) -> bool:
     """Tells whether the message is one of several kinds of JSON value."""
     return shape(descriptor) == json_pb2.JSON_SHAPE_UNION
@@ -101,7 +106,7 @@ class JsonValues:
 
     def _member(self, field: FieldDescriptor, nesting: int) -> st.SearchStrategy[Any]:
         fitting = st.none() | self._present(field, nesting)
-        return fitting | any_json if self._wild else fitting
+        return fitting | any_json if self._wild or is_open(field.containing_type) else fitting
 
     def _present(self, field: FieldDescriptor, nesting: int) -> st.SearchStrategy[Any]:
         if field.message_type is not None and is_map(field):
