@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import grpc
 import psycopg
-from fakes.scripted_upstream import ScriptedUpstream
+from fakes.scripted_upstream import Fallback, ScriptedUpstream
+from fakes.text_answers import text_or_chat
 
 from quillgate.v1 import key_service_pb2, key_service_pb2_grpc, workspace_service_pb2, workspace_service_pb2_grpc
 from quillgate_core.app import Core
@@ -30,9 +31,28 @@ MODEL = "scripted/model"
 BIG_MODEL = "scripted/big"
 """The same with an output limit of several messages."""
 
+NATIVE_MODEL = "scripted/native"
+"""Served by a provider that speaks text completions itself."""
+
+SPEECH_MODEL = "scripted/speech"
+"""One that turns speech into text."""
+
 _CATALOGUE = """
 [providers.scripted]
 base_url = "{base_url}"
+
+[providers.scripted-native]
+base_url = "{base_url}"
+native_endpoints = ["chat.completions", "completions"]
+
+[[models]]
+id = "scripted/native"
+context_window = 128000
+max_output_tokens = 8192
+upstreams = [
+  {{ provider = "scripted", model = "upstream-model" }},
+  {{ provider = "scripted-native", model = "upstream-native" }},
+]
 
 [[models]]
 id = "scripted/model"
@@ -45,6 +65,13 @@ id = "scripted/big"
 context_window = 1000000
 max_output_tokens = 64000
 upstreams = [{{ provider = "scripted", model = "upstream-big" }}]
+
+[[models]]
+id = "scripted/speech"
+context_window = 16000
+max_output_tokens = 2000
+endpoints = ["audio.transcriptions"]
+upstreams = [{{ provider = "scripted", model = "upstream-speech" }}]
 """
 
 
@@ -123,13 +150,16 @@ async def start_service(
     *,
     shape: Shape = "together",
     facade: FacadeConfig | None = None,
+    fallback: Fallback = text_or_chat,
+    catalogue_text: str = _CATALOGUE,
+    admin_key: str = "",
     **settings: Any,
 ) -> AsyncIterator[RunningService]:
     """Starts everything on free loopback ports and stops it at the end."""
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(ScriptedUpstream())
+        upstream = await stack.enter_async_context(ScriptedUpstream(fallback=fallback))
         catalogue = directory / "catalogue.toml"
-        catalogue.write_text(_CATALOGUE.format(base_url=upstream.base_url))
+        catalogue.write_text(catalogue_text.format(base_url=upstream.base_url))
         environ = {"QUILLGATE_CONFIG": str(catalogue), "QUILLGATE_GRPC_ADDRESS": "127.0.0.1:0", **settings}
         config = Config.from_environ(environ)
         database = stack.enter_context(Database(database_url, data_dir=directory))
@@ -141,8 +171,8 @@ async def start_service(
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(core.address))
         server = await serve_facade(build_app(channel, facade or FacadeConfig(port=0)))
         stack.push_async_callback(server.stop, 1.0)
-        admin_key = core.keys.bootstrap()
-        assert admin_key is not None
+        admin_key = core.keys.bootstrap() or admin_key
+        assert admin_key, "a second service on a database is given the first one's admin key"
         made = RunningService(
             http_url=f"http://127.0.0.1:{server.port}",
             grpc_address=core.address,

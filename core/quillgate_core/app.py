@@ -19,6 +19,7 @@ from quillgate.v1 import (
     key_service_pb2_grpc,
     metering_service_pb2_grpc,
     model_service_pb2_grpc,
+    response_service_pb2_grpc,
     workspace_service_pb2_grpc,
 )
 from quillgate_core.catalogue import Catalogue
@@ -29,8 +30,12 @@ from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.metering import Metering
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
+from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.echo import Echo
 from quillgate_core.providers.openai_compatible import OpenAICompatible
+from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
+from quillgate_core.responses import Responses
+from quillgate_core.rpc.call import current_idempotency
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
@@ -38,15 +43,20 @@ from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.key_service import KeyService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
+from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
+from quillgate_core.storage.response_store import PostgresResponseStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
-from quillgate_core.upstream import ChatProvider
+from quillgate_core.stored_responses import StoredResponses
+from quillgate_core.text_completions import TextCompletions
+from quillgate_core.transcriptions import Transcriptions
+from quillgate_core.upstream import ChatProvider, ResponseProvider, TextProvider, TranscriptionProvider
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -58,6 +68,7 @@ DATABASE_THREADS = 8
 LEASE_RENEW_S = 10.0
 RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
+PURGE_S = 3_600.0
 WRITER_CLOSE_S = 10.0
 
 SERVICES = (
@@ -65,6 +76,7 @@ SERVICES = (
     "quillgate.v1.KeyService",
     "quillgate.v1.MeteringService",
     "quillgate.v1.ModelService",
+    "quillgate.v1.ResponseService",
     "quillgate.v1.WorkspaceService",
 )
 
@@ -92,11 +104,15 @@ class Core:
             daily_store=SqlDailyStore(database.engine),
             lease_store=SqlLeaseStore(database.engine),
             instance_id=f"core_{uuid.uuid4().hex}",
+            idempotency=current_idempotency,
         )
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
+        self._response_store = PostgresResponseStore(database.engine, timedelta(days=config.response_retention_days))
+        self.stored_responses = StoredResponses(self._response_store)
         self._providers = _providers(config)
-        self._catalogue = Catalogue(config.catalogue.models, providers=self._providers)
+        self._transcribers = _transcribers(config)
+        self._catalogue = Catalogue(config.catalogue.models, providers=(*self._providers, *self._transcribers))
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
@@ -123,6 +139,7 @@ class Core:
             asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
             asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
+            asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
         ]
 
     async def drain(self) -> None:
@@ -137,7 +154,9 @@ class Core:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        closed = await asyncio.gather(*(p.close() for p in self._providers.values()), return_exceptions=True)
+        closing = [provider.close() for provider in self._providers.values()]
+        closing += [provider.close() for provider in self._transcribers.values()]
+        closed = await asyncio.gather(*closing, return_exceptions=True)
         for error in filter(None, closed):
             log.error("a provider's connections could not be closed", exc_info=error)
         await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
@@ -169,9 +188,23 @@ class Core:
 
     def _add_services(self, server: Any) -> None:
         completions = Completions(self._catalogue, self._providers, self.metering)
-        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionService(completions), server)
+        texts = TextCompletions(
+            self._catalogue, self._providers, self.metering, text_providers=_text_providers(self._providers)
+        )
+        responses = Responses(
+            self._catalogue,
+            self._providers,
+            self.metering,
+            self._response_store,
+            response_providers=_response_providers(self._providers),
+            blocking=self._blocking,
+        )
+        transcriptions = Transcriptions(self._catalogue, self._transcribers, self.metering)
+        service = CompletionService(completions, texts=texts, responses=responses, transcriptions=transcriptions)
+        completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(service, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._catalogue), server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
+        response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -219,3 +252,28 @@ def _providers(config: Config) -> Mapping[str, ChatProvider]:
         for provider in config.providers
     )
     return {ECHO: Echo()} | {provider.name: provider for provider in remote}
+
+
+def _transcribers(config: Config) -> Mapping[str, TranscriptionProvider]:
+    remote: dict[str, TranscriptionProvider] = {
+        provider.name: OpenAITranscriptions(name=provider.name, base_url=provider.base_url, api_key=provider.api_key)
+        for provider in config.providers
+    }
+    return remote | ({pocketsphinx.NAME: pocketsphinx.PocketSphinx()} if pocketsphinx.is_installed() else {})
+
+
+def _response_providers(providers: Mapping[str, ChatProvider]) -> Mapping[str, ResponseProvider]:
+    """Returns the providers that the configuration says speak the Responses API themselves."""
+    return {
+        name: provider
+        for name, provider in providers.items()
+        if "responses" in provider.native_endpoints and isinstance(provider, OpenAICompatible)
+    }
+
+
+def _text_providers(providers: Mapping[str, ChatProvider]) -> Mapping[str, TextProvider]:
+    return {
+        name: provider
+        for name, provider in providers.items()
+        if isinstance(provider, OpenAICompatible) and "completions" in provider.native_endpoints
+    }

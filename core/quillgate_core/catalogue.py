@@ -25,6 +25,10 @@ _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]
 Endpoint = Literal["chat.completions", "completions", "responses", "audio.transcriptions"]
 """What a model can be asked through: every language model through the first three, whatever its provider speaks."""
 
+Modality = Literal["text", "image", "audio", "video", "file"]
+"""What a model reads or writes."""
+
+_Modalities = Annotated[tuple[Modality, ...], msgspec.Meta(min_length=1)]
 _Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
@@ -42,10 +46,17 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_window: _Tokens
     max_output_tokens: _Tokens
     upstreams: Annotated[tuple[ModelUpstream, ...], msgspec.Meta(min_length=1)]
-    endpoints: tuple[Endpoint, ...] = ("chat.completions", "completions", "responses")
+    endpoints: Annotated[tuple[Endpoint, ...], msgspec.Meta(min_length=1)] = (
+        "chat.completions",
+        "completions",
+        "responses",
+    )
+    input_modalities: _Modalities = ("text",)
+    output_modalities: _Modalities = ("text",)
     description: str = ""
     created: int = 0
     owned_by: str = ""
+    audio_seconds_per_message: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 600
 
     @property
     def owner(self) -> str:

@@ -26,6 +26,11 @@ from quillgate_core.secret import Secret
 ECHO = "echo"
 """Name of the built-in provider of `quillgate/echo`."""
 
+POCKETSPHINX = "pocketsphinx"
+"""Name of the built-in provider of `quillgate/pocketsphinx`, which needs the extra `speech`."""
+
+BUILT_IN = (ECHO, POCKETSPHINX)
+
 CHAT_ONLY: frozenset[Endpoint] = frozenset({"chat.completions"})
 """What every OpenAI-compatible server speaks; other endpoints are translated to it."""
 
@@ -115,7 +120,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def problems(self) -> list[str]:
         """Returns what is wrong with it beyond the form."""
-        known = {*self.providers, ECHO}
+        known = {*self.providers, *BUILT_IN}
         unknown = {
             f"model {model.id}: no provider named '{upstream.provider}'"
             for model in self.models
@@ -127,7 +132,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for name, entry in self.providers.items()
             if not _is_base_url(entry.base_url)
         ]
-        taken = [f"provider {ECHO}: this name is built in"] if ECHO in self.providers else []
+        taken = [f"provider {name}: this name is built in" for name in BUILT_IN if name in self.providers]
         return sorted(unknown) + urls + taken
 
 

@@ -5,6 +5,7 @@ Only what would otherwise cost money, hang or be misread is checked here. What a
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_codec import JsonError, chat_request
+from quillgate_core.catalogue import Model
 from quillgate_core.errors import InvalidRequest
 
 ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
@@ -33,6 +34,13 @@ def check_chat(request: ChatCompletionRequest) -> None:
         chat_request.check_extra(request)
     except JsonError as error:
         raise InvalidRequest(str(error), param=error.path, code=error.code) from None
+
+
+def check_endpoint(model: Model) -> None:
+    """Raises InvalidRequest for a model that nobody chats with, such as one that hears."""
+    if "chat.completions" not in model.endpoints:
+        message = f"The model `{model.id}` does not support the endpoint `/chat/completions`."
+        raise InvalidRequest(message, param="model", code="unsupported_value")
 
 
 def _check_roles(request: ChatCompletionRequest) -> None:

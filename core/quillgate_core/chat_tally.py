@@ -16,6 +16,7 @@ from quillgate.v1.chat_completion_pb2 import (
     ChunkChoice,
     CompletionUsage,
 )
+from quillgate.v1.text_completion_pb2 import TextCompletion
 from quillgate_core.counting import Usage, sane
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
@@ -55,7 +56,7 @@ class ChatTally:
                 del chunk.choices[position]
         if not chunk.choices:
             return False
-        _clean_extra(chunk)
+        clean_extra(chunk)
         if not self._id:
             self._id = chunk.id or self._fallback_id
             self._created = chunk.created or self._created
@@ -160,7 +161,7 @@ def reported(usage: Usage) -> CompletionUsage:
     )
 
 
-def _clean_extra(chunk: ChatCompletionChunk) -> None:
+def clean_extra(chunk: ChatCompletionChunk | TextCompletion) -> None:
     """Drops `error`, whose mere presence the official Go client takes for a failure, and a null `usage`.
 
     Providers send the latter because usage is always asked for; a client that did not ask must not see it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_core.catalogue import Catalogue
-from quillgate_core.chat_rules import check_chat
+from quillgate_core.chat_rules import check_chat, check_endpoint
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
 from quillgate_core.holds import chat_hold
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
@@ -88,6 +88,8 @@ class Completions:
         check_chat(request)
         principal.require_model(request.model)
         model = self._catalogue.get(request.model)
+        if endpoint == ENDPOINT:
+            check_endpoint(model)
         upstream = attempts(model)[0]
         provider = self._providers[upstream.provider]
         hold = chat_hold(request, model)

@@ -19,6 +19,7 @@ __all__ = ["Config", "ConfigError", "ProviderConfig"]
 PREFIX = "QUILLGATE_"
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_Days = Annotated[int, msgspec.Meta(ge=1, le=3_650)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
@@ -41,6 +42,8 @@ class Config:
     """Completions served at once by this process; more wait 0.1 s and are then refused. Default: 1024."""
     max_admin_calls: _Count = 64
     """Other calls served at once by this process; more wait 0.1 s and are then refused. Default: 64."""
+    response_retention_days: _Days = 30
+    """Days that a response is kept, 1 to 3650; a change holds for responses made from then on. Default: 30."""
     drain_s: _Seconds = 60.0
     """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
     catalogue: CatalogueFile = field(default_factory=CatalogueFile)

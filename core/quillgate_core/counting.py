@@ -4,6 +4,8 @@
     effective_input  = max(0, prompt_tokens - cached_discount)
     counted_messages = max(1, ceil((effective_input + completion_tokens) / 16000))
 
+What is measured otherwise than in tokens, such as sound in seconds, counts its `minimum_messages`.
+
 This is the only place that knows the formula. It must not do I/O, use floats, or know where a usage comes from.
 """
 
@@ -16,14 +18,21 @@ TOKENS_PER_MESSAGE: Final = 16_000
 MAX_TOKENS: Final = 10**8
 """Most tokens that one member of a usage may have; more is a provider's mistake and is clamped."""
 
+MAX_MINIMUM_MESSAGES: Final = 10**6
+"""Most messages that a usage may count without tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one request used, in LLM tokens; `prompt_tokens` includes the cached ones."""
+    """What one request used, in LLM tokens; `prompt_tokens` includes the cached ones.
+
+    `minimum_messages` is what it counts at least: above 1 where tokens do not tell, as for a length of sound.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    minimum_messages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,8 @@ def explain(usage: Usage) -> Count:
     """Count a usage step by step; a usage that is not sane is counted as it stands, never below 1."""
     cached_discount = usage.cached_tokens // 2
     effective_input = max(0, usage.prompt_tokens - cached_discount)
-    return Count(cached_discount, effective_input, messages_for_tokens(effective_input + usage.completion_tokens))
+    messages = messages_for_tokens(effective_input + usage.completion_tokens)
+    return Count(cached_discount, effective_input, max(messages, usage.minimum_messages))
 
 
 def counted_messages(usage: Usage) -> int:
@@ -61,5 +71,6 @@ def sane(usage: Usage) -> tuple[Usage, bool]:
     prompt_tokens = min(max(usage.prompt_tokens, 0), MAX_TOKENS)
     cached_tokens = min(max(usage.cached_tokens, 0), prompt_tokens)
     completion_tokens = min(max(usage.completion_tokens, 0), MAX_TOKENS)
-    clamped = Usage(prompt_tokens, cached_tokens, completion_tokens)
+    minimum_messages = min(max(usage.minimum_messages, 1), MAX_MINIMUM_MESSAGES)
+    clamped = Usage(prompt_tokens, cached_tokens, completion_tokens, minimum_messages)
     return clamped, clamped != usage

@@ -15,6 +15,9 @@
     ├── Conflict
     │   ├── DuplicateRequest            DUPLICATE_REQUEST       request_id
     │   ├── ReservationClosed           RESERVATION_CLOSED      request_id, state
+    │   ├── DuplicateInProgress         DUPLICATE_IN_PROGRESS   request_id
+    │   ├── AlreadyCompleted            ALREADY_COMPLETED       request_id
+    │   ├── IdempotencyMismatch         IDEMPOTENCY_MISMATCH    request_id
     │   └── KeyRevoked                  KEY_REVOKED             key_id
     ├── AllowanceExhausted              ALLOWANCE_EXHAUSTED     workspace_id, allowance, remaining_messages, reset_time
     ├── ProviderError
@@ -147,6 +150,43 @@ class ReservationClosed(Conflict):
 
     def __init__(self, request_id: str, state: str) -> None:
         super().__init__(f"The reservation `{request_id}` is already {state}.", request_id=request_id, state=state)
+
+
+class DuplicateInProgress(Conflict):
+    """Another request with the same idempotency key, `request_id`, is still running."""
+
+    reason = "DUPLICATE_IN_PROGRESS"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"The request `{request_id}` with the same Idempotency-Key is still running.", request_id=request_id
+        )
+
+
+class AlreadyCompleted(Conflict):
+    """The request `request_id` with the same idempotency key was charged; its answer is not kept."""
+
+    reason = "ALREADY_COMPLETED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"The request `{request_id}` with the same Idempotency-Key was completed and charged. "
+            "Its answer is not kept; use a new Idempotency-Key for a new one.",
+            request_id=request_id,
+        )
+
+
+class IdempotencyMismatch(Conflict):
+    """The idempotency key was used before, for the request `request_id`, which said something else."""
+
+    reason = "IDEMPOTENCY_MISMATCH"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"The Idempotency-Key was used before for the request `{request_id}`, which was a different one. "
+            "Use a new Idempotency-Key.",
+            request_id=request_id,
+        )
 
 
 class KeyRevoked(Conflict):

@@ -7,6 +7,7 @@ image by address, a file by id, sound, the web) has no such bound but the model'
 from dataclasses import dataclass
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ContentPart
+from quillgate.v1.text_completion_pb2 import TextCompletionRequest
 from quillgate_core.catalogue import Model
 from quillgate_core.counting import TOKENS_PER_MESSAGE, messages_for_tokens
 
@@ -50,8 +51,18 @@ def chat_hold(request: ChatCompletionRequest, model: Model) -> ChatHold:
     prompt = min(_prompt_tokens(request, model), model.context_window)
     # Providers disagree on which of the two wins.
     asked = max(request.max_completion_tokens, request.max_tokens) or model.max_output_tokens
+    return _hold(prompt, asked, max(1, request.n), model)
+
+
+def text_hold(request: TextCompletionRequest, model: Model, *, prompts: int, prompt_tokens: int) -> ChatHold:
+    """Returns the bounds of a valid request to continue `prompts` texts of at most `prompt_tokens` in all."""
+    asked = request.max_tokens if request.HasField("max_tokens") else model.max_output_tokens
+    choices = prompts * max(1, request.n, request.best_of)
+    return _hold(min(prompt_tokens, model.context_window * prompts), asked, choices, model)
+
+
+def _hold(prompt: int, asked: int, choices: int, model: Model) -> ChatHold:
     output = min(asked, model.max_output_tokens)
-    choices = max(1, request.n)
     smallest = min(output, MIN_OUTPUT_TOKENS)
     return ChatHold(
         prompt_tokens=prompt,

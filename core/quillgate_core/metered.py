@@ -100,6 +100,7 @@ class Metered:
                 endpoint=endpoint,
                 model=model,
                 upstream=upstream,
+                idempotency=self._metering.current_idempotency(),
             )
         )
         if reservation.replayed:

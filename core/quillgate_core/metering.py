@@ -7,6 +7,7 @@ into exceptions; it must not know SQL, threads or gRPC.
 
 import logging
 import re
+from collections.abc import Callable
 from datetime import date
 from typing import Final, TypeVar
 
@@ -15,6 +16,7 @@ from quillgate_core.errors import InvalidRequest, Overloaded
 from quillgate_core.reservation import (
     DailyCount,
     DailyStore,
+    Idempotency,
     KeyStale,
     LeaseStore,
     Outcome,
@@ -61,25 +63,34 @@ class Metering:
     """Reserves, settles, releases and records requests, and reads what was counted.
 
     `instance_id` names this core process: the owner of the rows that it serves itself, and of a lease that it renews.
+    `idempotency` returns what the caller that is being served said about repeats, so that no endpoint can forget it.
     The coroutines belong to any loop; the other methods block and belong to a thread.
     """
 
     def __init__(
-        self, *, writer: StepWriter, daily_store: DailyStore, lease_store: LeaseStore, instance_id: str
+        self,
+        *,
+        writer: StepWriter,
+        daily_store: DailyStore,
+        lease_store: LeaseStore,
+        instance_id: str,
+        idempotency: Callable[[], Idempotency | None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._daily_store = daily_store
         self._lease_store = lease_store
         self._has_lease = False
         self.instance_id = instance_id
+        self.current_idempotency = idempotency
 
     async def reserve(self, reserve: Reserve) -> Reservation:
         """Set messages aside, durably, before anything is dispatched.
 
         Raises AllowanceExhausted, WorkspaceNotFound, KeyInvalid, KeyStale (authenticate afresh, then reserve again),
-        DuplicateRequest, InvalidRequest and Overloaded. When this is cancelled or raises Overloaded, an owned row is
-        released by itself, without charge, and its request id is spent; a row without owner may be reserved again with
-        the same id. A `replayed` reservation belongs to another request: dispatch nothing for it.
+        DuplicateRequest, DuplicateInProgress, AlreadyCompleted, IdempotencyMismatch, InvalidRequest and Overloaded.
+        When this is cancelled or raises Overloaded, an owned row is released by itself, without charge, and its request
+        id is spent; a row without owner may be reserved again with the same id. A `replayed` reservation belongs to
+        another request: dispatch nothing for it.
         """
         _check_ids(reserve)
         if not 1 <= reserve.min_hold_messages <= reserve.hold_messages <= MAX_HOLD_MESSAGES:

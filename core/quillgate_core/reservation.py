@@ -28,6 +28,14 @@ def new_nonce() -> int:
     return secrets.randbits(NONCE_BITS)
 
 
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """What makes two requests of a workspace the same one: the caller's key, and a SHA-256 of what was asked."""
+
+    key: str
+    request_hash: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
     """Set messages of today's allowance aside, before the provider is asked.
@@ -35,7 +43,8 @@ class Reserve:
     `hold_messages` is an upper bound of what the request can count. When less is left, the hold shrinks to what is
     left, as long as that is at least `min_hold_messages`. With a `key_id` the key must still be live and its revision
     the one that the caller saw. `owner` is the core instance that serves the request; without one, the row is
-    recovered after `expire_s` seconds.
+    recovered after `expire_s` seconds. With `idempotency` it is refused while another row that was or may be charged
+    has the same key.
     """
 
     workspace_id: str
@@ -49,6 +58,7 @@ class Reserve:
     endpoint: str = ""
     model: str = ""
     upstream: str = ""
+    idempotency: Idempotency | None = None
     nonce: int = field(default_factory=new_nonce)
 
 

@@ -27,6 +27,8 @@ class Workspace:
     """Messages per UTC day; 0 admits none, None is no limit."""
     create_time: datetime
     update_time: datetime
+    store_responses: bool = True
+    """Whether responses may be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,15 @@ class WorkspaceChanges:
 
     name: str | Unchanged = UNCHANGED
     daily_message_allowance: int | Unchanged | None = UNCHANGED
+    store_responses: bool | Unchanged = UNCHANGED
 
 
 class WorkspaceStore(Protocol):
     """Where workspaces are kept."""
 
-    def insert(self, workspace_id: str, *, name: str, daily_message_allowance: int | None) -> Workspace:
+    def insert(
+        self, workspace_id: str, *, name: str, daily_message_allowance: int | None, store_responses: bool
+    ) -> Workspace:
         """Add a workspace; both times are the database's."""
 
     def get(self, workspace_id: str) -> Workspace | None:
@@ -59,13 +64,16 @@ class Workspaces:
     def __init__(self, store: WorkspaceStore) -> None:
         self._store = store
 
-    def create(self, principal: Principal, *, name: str, daily_message_allowance: int | None) -> Workspace:
+    def create(
+        self, principal: Principal, *, name: str, daily_message_allowance: int | None, store_responses: bool = True
+    ) -> Workspace:
         """Make a workspace; needs `platform.admin`. Raises ScopeMissing or InvalidRequest."""
         principal.require(PLATFORM_ADMIN)
         return self._store.insert(
             new_workspace_id(),
             name=check_name(name, param="name"),
             daily_message_allowance=_check_allowance(daily_message_allowance),
+            store_responses=store_responses,
         )
 
     def get(self, principal: Principal, workspace_id: str = "") -> Workspace:
@@ -86,7 +94,7 @@ class Workspaces:
         return page, PageStart(page[-1].create_time, page[-1].workspace_id).token() if len(found) > limit else ""
 
     def update(self, principal: Principal, workspace_id: str = "", *, changes: WorkspaceChanges) -> Workspace:
-        """Change a workspace: its name with `workspace.admin`, its allowance with `platform.admin` only.
+        """Change a workspace: name and storage with `workspace.admin`, its allowance with `platform.admin` only.
 
         A workspace must not raise its own bill. Raises ScopeMissing, WorkspaceNotFound or InvalidRequest.
         """

@@ -62,6 +62,9 @@ def show(core: Core, *, model_id: str, as_json: bool) -> None:
             "Description": model.description,
             "Context window": _tokens(model.context_window),
             "Max output": _tokens(model.max_output_tokens),
+            "Reads": ", ".join(model.input_modalities),
+            "Writes": ", ".join(model.output_modalities),
+            "Endpoints": ", ".join(model.endpoints),
         }
     )
 

@@ -21,6 +21,9 @@ from quillgate_cli.table import Column
 app = click.Group("workspaces", help="Who is billed, and how much a day.", no_args_is_help=False)
 
 _allowance_option = click.option("--allowance", type=AMOUNT, help="Messages a UTC day; 0 admits none.")
+_store_option = click.option(
+    "--store-responses/--no-store-responses", default=None, help="Whether responses may be kept, to be continued."
+)
 _no_limit_option = click.option("--no-allowance-limit", is_flag=True, help="As many messages as they like.")
 
 
@@ -28,12 +31,21 @@ _no_limit_option = click.option("--no-allowance-limit", is_flag=True, help="As m
 @click.option("--name", required=True, help="What people call it.")
 @_allowance_option
 @_no_limit_option
+@_store_option
 @json_option
 @with_core
-def create(core: Core, *, name: str, allowance: int | None, no_allowance_limit: bool, as_json: bool) -> None:
-    """Make a workspace; without --allowance it has no limit."""
+def create(
+    core: Core,
+    *,
+    name: str,
+    allowance: int | None,
+    no_allowance_limit: bool,
+    store_responses: bool | None,
+    as_json: bool,
+) -> None:
+    """Make a workspace; without --allowance it has no limit, and it keeps responses unless told not to."""
     _check_allowance(allowance, no_allowance_limit)
-    request = CreateWorkspaceRequest(name=name, daily_message_allowance=allowance)
+    request = CreateWorkspaceRequest(name=name, daily_message_allowance=allowance, store_responses=store_responses)
     response = core.call(core.workspaces.CreateWorkspace, request)
     _show(response.workspace, as_json)
 
@@ -71,6 +83,7 @@ def show(core: Core, *, workspace_id: str | None, as_json: bool) -> None:
 @click.option("--name", help="What people call it.")
 @_allowance_option
 @_no_limit_option
+@_store_option
 @json_option
 @with_core
 def update(
@@ -80,18 +93,24 @@ def update(
     name: str | None,
     allowance: int | None,
     no_allowance_limit: bool,
+    store_responses: bool | None,
     as_json: bool,
 ) -> None:
-    """Change the name or the allowance, from the next request on; without an id, of your key's own workspace."""
+    """Change name, allowance or storage, from the next request on; without an id, of your key's own workspace."""
     _check_allowance(allowance, no_allowance_limit)
-    changes = {"name": name is not None, "daily_message_allowance": allowance is not None or no_allowance_limit}
+    changes = {
+        "name": name is not None,
+        "daily_message_allowance": allowance is not None or no_allowance_limit,
+        "store_responses": store_responses is not None,
+    }
     paths = [field for field, changed in changes.items() if changed]
     if not paths:
-        raise WrongUsage("nothing to change: give --name, --allowance or --no-allowance-limit")
+        raise WrongUsage("nothing to change: give --name, --allowance, --no-allowance-limit or --[no-]store-responses")
     request = UpdateWorkspaceRequest(
         workspace_id=workspace_id or "",
         name=name or "",
         daily_message_allowance=allowance,
+        store_responses=store_responses,
         update_mask=FieldMask(paths=paths),
     )
     _show(core.call(core.workspaces.UpdateWorkspace, request).workspace, as_json)
@@ -111,6 +130,7 @@ def _show(workspace: Workspace, as_json: bool) -> None:
             "Workspace": workspace.workspace_id,
             "Name": workspace.name,
             "Allowance": f"{_allowance(workspace)} messages a day" if _limited(workspace) else "no limit",
+            "Responses": "kept" if workspace.store_responses else "not kept",
             "Created": _created(workspace),
             "Updated": output.moment(workspace, "update_time"),
         }

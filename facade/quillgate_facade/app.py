@@ -19,10 +19,14 @@ from quillgate_facade.chat import ChatHandler
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.connection import ConnectionFactory
 from quillgate_facade.core_client import CoreClient
+from quillgate_facade.cors import Cors
 from quillgate_facade.drain import Drain
 from quillgate_facade.health import HealthHandler
 from quillgate_facade.models import ModelsHandler
+from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
+from quillgate_facade.text_completions import TextHandler
+from quillgate_facade.transcriptions import TranscriptionsHandler
 
 CONFIG = web.AppKey("config", FacadeConfig)
 DRAIN = web.AppKey("drain", Drain)
@@ -39,7 +43,14 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
     app = web.Application(middlewares=[answering(config, drain)])
     app[CONFIG] = config
     app[DRAIN] = drain
-    api = api_endpoints(ChatHandler(core, config, drain), ModelsHandler(core, config, drain))
+    app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
+    api = api_endpoints(
+        ChatHandler(core, config, drain),
+        ModelsHandler(core, config, drain),
+        text=TextHandler(core, config, drain),
+        responses=ResponsesHandler(core, config, drain),
+        transcriptions=TranscriptionsHandler(core, config, drain),
+    )
     add_routes(app, api, probe_endpoints(HealthHandler(core, config, drain)))
     return app
 

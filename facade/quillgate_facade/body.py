@@ -20,14 +20,19 @@ async def read_body(request: web.Request, config: FacadeConfig) -> bytes:
     try:
         if request.content.is_eof():
             return _read_at_once(request, config)
-        if request.headers.get("expect", "").lower() == "100-continue":
-            await request.writer.write(_CONTINUE)
-            request.writer.output_size = 0  # the answer itself has not begun
+        await say_continue(request)
         return await _read_slowly(request, config)
     except TimeoutError:
         raise ApiError(HTTPStatus.REQUEST_TIMEOUT, "The request body arrived too slowly.", close=True) from None
     except (web.RequestPayloadError, ValueError):
         raise ApiError(400, "The request body is not framed as HTTP demands.", close=True) from None
+
+
+async def say_continue(request: web.Request) -> None:
+    """Says `100 Continue` to a client that waits for it before it sends the body."""
+    if request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(_CONTINUE)
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 def _check_head(request: web.Request, config: FacadeConfig) -> None:

@@ -4,9 +4,11 @@ Every field is documented where it is declared, with its unit, default and bound
 for the README and the CLI. Nothing here opens a socket or a file.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Self
+
+from quillgate_facade.cors import is_origins
 
 ENVIRON_PREFIX = "QUILLGATE_FACADE_"
 
@@ -34,8 +36,8 @@ def _number(default: float, purpose: str, *, least: float = 0.001, most: float =
     return field(default=default, metadata={"purpose": purpose, "least": least, "most": most})
 
 
-def _text(default: str, purpose: str) -> Any:
-    return field(default=default, metadata={"purpose": purpose})
+def _text(default: str, purpose: str, *, check: Callable[[str], bool] = bool) -> Any:
+    return field(default=default, metadata={"purpose": purpose, "check": check})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,12 @@ class FacadeConfig:
     completion_timeout_s: float = _number(610.0, "Deadline of a completion call to the core, in seconds.")
     call_timeout_s: float = _number(5.0, "Deadline of any other call to the core, in seconds.")
     readiness_timeout_s: float = _number(1.0, "Deadline of the core's health check behind /readyz, in seconds.")
+
+    cors_origins: str = _text(
+        "",
+        "Web pages whose scripts may call, such as `https://app.example`, comma-separated; `*`: any; unset: none.",
+        check=is_origins,
+    )
 
     drain_timeout_s: float = _number(60.0, "How long requests may run on after a stop, in seconds.", least=0)
 
@@ -99,6 +107,8 @@ def _parse(item: "Field[Any]", text: str) -> str | int | float:
     if item.type is str:
         if not text.strip():
             raise ValueError("it must not be empty")
+        if not item.metadata["check"](text.strip()):
+            raise ValueError("it cannot be understood")
         return text.strip()
     kind = int if item.type is int else float
     try:

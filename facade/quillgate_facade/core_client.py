@@ -12,12 +12,14 @@ from grpc_health.v1 import health_pb2_grpc
 
 from quillgate.v1.completion_service_pb2_grpc import CompletionServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
+from quillgate.v1.response_service_pb2_grpc import ResponseServiceStub
 from quillgate_facade.drain import Drain
 from quillgate_facade.errors import from_rpc, stopping
 
 if TYPE_CHECKING:
     from quillgate.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
     from quillgate.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+    from quillgate.v1.response_service_pb2_grpc import ResponseServiceAsyncStub
 
 ReceivedT = TypeVar("ReceivedT")
 
@@ -31,12 +33,17 @@ class CoreClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.completions = cast("CompletionServiceAsyncStub", CompletionServiceStub(channel))
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
+        self.responses = cast("ResponseServiceAsyncStub", ResponseServiceStub(channel))
         self.health = cast("Any", health_pb2_grpc.HealthStub(channel))  # its typed stub knows sync calls only
 
 
-def call_metadata(*, credential: str, request_id: str) -> CallMetadata:
-    """Returns what tells the core who asks and under which id; it meters the request under that id."""
-    return (("authorization", f"Bearer {credential}"), ("x-request-id", request_id))
+def call_metadata(*, credential: str, request_id: str, idempotency_key: str | None = None) -> CallMetadata:
+    """Returns what tells the core who asks and under which id; it meters the request under that id.
+
+    With an `idempotency_key` it serves and charges one of the requests that have the same.
+    """
+    metadata = (("authorization", f"Bearer {credential}"), ("x-request-id", request_id))
+    return metadata if idempotency_key is None else (*metadata, ("idempotency-key", idempotency_key))
 
 
 class CoreCall:

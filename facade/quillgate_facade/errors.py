@@ -92,6 +92,9 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "RESPONSE_NOT_FOUND": Row(404, INVALID_REQUEST),
         "DUPLICATE_REQUEST": Row(409, INVALID_REQUEST, "duplicate_request", retry=False),
         "RESERVATION_CLOSED": Row(409, INVALID_REQUEST, "reservation_closed", retry=False),
+        "DUPLICATE_IN_PROGRESS": Row(409, INVALID_REQUEST, "duplicate_in_progress", retry=False),
+        "ALREADY_COMPLETED": Row(409, INVALID_REQUEST, "already_completed", retry=False),
+        "IDEMPOTENCY_MISMATCH": Row(422, INVALID_REQUEST, "idempotency_mismatch", retry=False),
         "KEY_REVOKED": Row(409, INVALID_REQUEST, "key_revoked", retry=False),
         "ALLOWANCE_EXHAUSTED": Row(
             429, "insufficient_quota", "insufficient_quota", retry=False, retry_after="reset_time"

@@ -5,12 +5,13 @@ One message of the core is one write, whatever the number of its chunks. Nothing
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from google.protobuf.message import Message
 
-from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
-from quillgate_codec import chat_chunk
+from quillgate_codec import Codec
 from quillgate_facade.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
@@ -23,24 +24,31 @@ STREAM_HEADERS: Mapping[str, str] = {
     "x-accel-buffering": "no",
 }
 
+MessageT = TypeVar("MessageT", bound=Message)
+
 _encode_into = msgspec.json.Encoder().encode_into
 
 
-def chat_frames(chunks: Iterable[ChatCompletionChunk], *, with_usage: bool) -> bytearray:
-    """Returns one `data:` frame for each chunk, joined.
+def data_frames(codec: Codec[MessageT], pieces: Iterable[MessageT], *, with_usage: bool) -> bytearray:
+    """Returns one `data:` frame for each piece, joined.
 
-    `with_usage` gives every chunk a member `usage`, null where there is none, as OpenAI does when the client asked for
+    `with_usage` gives every piece a member `usage`, null where there is none, as OpenAI does when the client asked for
     the usage; clients that did not ask must not see the member.
     """
     frames = bytearray()
-    for chunk in chunks:
-        value = chat_chunk.to_value(chunk)
+    for piece in pieces:
+        value = codec.to_value(piece)
         if with_usage:
             value.setdefault("usage", None)
         frames += b"data: "
         _encode_into(value, frames, -1)
         frames += b"\n\n"
     return frames
+
+
+def error_frame(error: ApiError) -> bytes:
+    """Returns the error as one `data:` frame."""
+    return b"data: " + error.to_json() + b"\n\n"
 
 
 class EventStream:
@@ -60,7 +68,9 @@ class EventStream:
         self._protocol: web.RequestHandler | None = None
 
     async def open(self, request: web.Request) -> None:
-        """Sends the head; from here on errors can only be told as a frame."""
+        """Sends the head, once; from here on errors can only be told as a frame."""
+        if self._protocol is not None:
+            return
         self._protocol = request.protocol
         await self.response.prepare(request)
         self._timer = self._loop.call_later(self._interval_s, self._tick)
@@ -75,10 +85,10 @@ class EventStream:
         self.stop()
         await self.response.write_eof(frames)
 
-    async def fail(self, error: ApiError) -> None:
-        """Sends the error as the last frame, without `[DONE]`, and closes the connection."""
+    async def fail(self, frames: bytes) -> None:
+        """Sends what tells the client of a failure, without `[DONE]`, and closes the connection."""
         self.response.force_close()
-        await self.end(b"data: " + error.to_json() + b"\n\n")
+        await self.end(frames)
 
     def stop(self) -> None:
         """Sends no comments any more. May be called at any time, more than once."""

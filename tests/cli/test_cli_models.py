@@ -9,6 +9,14 @@ from .conftest import Cli
 
 ECHO = Model(id="quillgate/echo", object="model", created=7, owned_by="quillgate", description="Says it again.")
 LARGE = Model(id="x/large", object="model", created=8, owned_by="x", context_window=1_000_000, max_output_tokens=8192)
+SPEECH = Model(
+    id="x/speech",
+    object="model",
+    owned_by="x",
+    input_modalities=["audio", "text"],
+    output_modalities=["text"],
+    endpoints=["audio.transcriptions"],
+)
 
 
 @pytest.fixture
@@ -49,6 +57,16 @@ def test_show_one_model(cli: Cli) -> None:
     """`models show ID` shows one, for people and as JSON."""
     assert "Says it again." in cli("models", "show", "quillgate/echo").out
     assert cli("models", "show", "x/large", "--json").json["context_window"] == 1_000_000
+
+
+def test_show_what_a_model_is_for(cli: Cli, core: FakeAdminCore) -> None:
+    """`models show` says what a model reads, writes and can be asked through."""
+    core.models.append(SPEECH)
+    shown = {line.split()[0]: line for line in cli("models", "show", "x/speech").out.splitlines()}
+    assert "audio, text" in shown["Reads"]
+    assert "text" in shown["Writes"]
+    assert "audio.transcriptions" in shown["Endpoints"]
+    assert cli("models", "show", "x/speech", "--json").json["input_modalities"] == ["audio", "text"]
 
 
 @pytest.mark.usefixtures("core_with_models")

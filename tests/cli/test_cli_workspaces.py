@@ -21,6 +21,7 @@ def test_create_as_json(cli: Cli) -> None:
             "workspace_id": "ws_00000000000000000001",
             "name": "Zoë",
             "daily_message_allowance": 1500,
+            "store_responses": True,
             "create_time": "2001-09-09T01:46:40Z",
             "update_time": "2001-09-09T01:46:40Z",
         }
@@ -53,6 +54,20 @@ def test_update_changes_only_what_was_given(cli: Cli, core: FakeAdminCore) -> No
     unlimited = cli("workspaces", "update", workspace_id, "--no-allowance-limit", "--json").json["workspace"]
     assert (unlimited["name"], unlimited["daily_message_allowance"]) == ("Crew", None)
     assert "7 messages a day" in cli("workspaces", "update", workspace_id, "--allowance", "7").out
+
+
+def test_storage_is_turned_on_and_off(cli: Cli, core: FakeAdminCore) -> None:
+    """The option is sent as given, only it is named in the mask, and without it nothing is said about storage."""
+    assert cli("workspaces", "create", "--name", "T").code == 0
+    assert cli("workspaces", "create", "--name", "T", "--no-store-responses").code == 0
+    assert [(r.HasField("store_responses"), r.store_responses) for r in core.requests] == [
+        (False, False),
+        (True, False),
+    ]
+    workspace_id = list(core.workspaces)[-1]
+    assert "kept" in cli("workspaces", "update", workspace_id, "--store-responses").out
+    assert "not kept" in cli("workspaces", "update", workspace_id, "--no-store-responses").out
+    assert [list(request.update_mask.paths) for request in core.requests[2:]] == [["store_responses"]] * 2
 
 
 WRONG = [

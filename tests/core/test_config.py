@@ -26,6 +26,7 @@ def test_everything_has_a_default() -> None:
     assert config.grpc_address == "127.0.0.1:8788"
     assert (config.config, config.pepper_file) == (None, None)
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (1_024, 64, 60.0)
+    assert config.response_retention_days == 30
     assert config.providers == ()
     assert config.catalogue.models
 
@@ -42,6 +43,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "pepper_file": "~/pepper",
         "max_completions": "7",
         "max_admin_calls": "1000000",
+        "response_retention_days": "7",
         "drain_s": "1.5",
     }
     assert set(values) == {field.name for field in dataclasses.fields(Config)} - {"catalogue", "providers"}
@@ -51,6 +53,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert config.grpc_address == "unix:/run/q.sock"
     assert config.pepper_file == Path.home() / "pepper"
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (7, 1_000_000, 1.5)
+    assert config.response_retention_days == 7
     assert [model.id for model in config.catalogue.models] == ["quillgate/echo"]
 
 
@@ -107,6 +110,7 @@ def test_bad_provider_variables_are_among_the_problems() -> None:
         ("QUILLGATE_MAX_COMPLETIONS", ["-1", "0", "1.5", "1000001", "many", "0x10"]),
         ("QUILLGATE_MAX_ADMIN_CALLS", ["0", "1000001"]),
         ("QUILLGATE_DRAIN_S", ["-0.1", "86400.5", "nan", "inf", "1m"]),
+        ("QUILLGATE_RESPONSE_RETENTION_DAYS", ["-1", "0", "1.5", "3651", "for ever"]),
         ("QUILLGATE_PEPPER_FILE", ["~nobody-of-this-name/pepper"]),
     ],
 )

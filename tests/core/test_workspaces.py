@@ -115,6 +115,16 @@ def test_workspace_admin_renames_its_own(site: Site) -> None:
     assert site.workspaces.get(caller) == changed
 
 
+def test_workspace_admin_turns_storage_off(site: Site) -> None:
+    """What is kept of its words is a workspace's own choice, but not any of its keys'."""
+    own = site.workspace().workspace_id
+    off = WorkspaceChanges(store_responses=False)
+    with pytest.raises(ScopeMissing):
+        site.workspaces.update(site.caller(own, INFERENCE, KEYS_MANAGE), changes=off)
+    assert site.workspaces.update(site.caller(own, WORKSPACE_ADMIN), changes=off).store_responses is False
+    assert site.workspaces.get(site.admin, own).store_responses is False
+
+
 def test_renaming_needs_the_scope(site: Site) -> None:
     """Without `workspace.admin` the name stays."""
     caller = site.caller(site.workspace().workspace_id, INFERENCE, USAGE_READ, KEYS_MANAGE)

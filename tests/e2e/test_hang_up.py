@@ -72,6 +72,7 @@ async def test_many_hang_ups_leave_nothing_open(service: RunningService) -> None
         writer.transport.abort()
 
     await asyncio.gather(*(visit(number) for number in range(40)))
+    await asyncio.sleep(0.5)  # requests that were sent before the hang-up may still be on their way
     async with asyncio.timeout(5):
         while await service.rows("SELECT 1 FROM ledger WHERE state = 'open'"):
             await asyncio.sleep(0.01)

@@ -58,6 +58,18 @@ REASONS: list[tuple[str, grpc.StatusCode, dict[str, str], int, str, str | None, 
         {"x-should-retry": "false"},
     ),
     (
+        *("DUPLICATE_IN_PROGRESS", Code.ABORTED, {"request_id": "r"}, 409, BAD, "duplicate_in_progress", None),
+        {"x-should-retry": "false"},
+    ),
+    (
+        *("ALREADY_COMPLETED", Code.ALREADY_EXISTS, {"request_id": "r"}, 409, BAD, "already_completed", None),
+        {"x-should-retry": "false"},
+    ),
+    (
+        *("IDEMPOTENCY_MISMATCH", Code.INVALID_ARGUMENT, {"request_id": "r"}, 422, BAD, "idempotency_mismatch", None),
+        {"x-should-retry": "false"},
+    ),
+    (
         *("KEY_REVOKED", Code.FAILED_PRECONDITION, {"key_id": "k"}, 409, BAD, "key_revoked", None),
         {"x-should-retry": "false"},
     ),

@@ -185,6 +185,7 @@ class FakeWorkspaces(workspace_service_pb2_grpc.WorkspaceServiceServicer):
         workspace = self._core.add_workspace(request.name)
         if request.HasField("daily_message_allowance"):
             workspace.daily_message_allowance = request.daily_message_allowance
+        workspace.store_responses = request.store_responses if request.HasField("store_responses") else True
         return workspace_service_pb2.CreateWorkspaceResponse(workspace=workspace)
 
     def GetWorkspace(self, request: Any, context: Any) -> workspace_service_pb2.GetWorkspaceResponse:  # noqa: N802
@@ -205,6 +206,8 @@ class FakeWorkspaces(workspace_service_pb2_grpc.WorkspaceServiceServicer):
             workspace.ClearField("daily_message_allowance")
             if request.HasField("daily_message_allowance"):
                 workspace.daily_message_allowance = request.daily_message_allowance
+        if "store_responses" in request.update_mask.paths:
+            workspace.store_responses = request.store_responses
         return workspace_service_pb2.UpdateWorkspaceResponse(workspace=workspace)
 
     def _find(self, workspace_id: str, context: Any) -> workspace_service_pb2.Workspace:

@@ -219,6 +219,14 @@ class FakeCompletions(completion_service_pb2_grpc.CompletionServiceServicer):
             if not whole:
                 core.cancelled.set()
 
+    async def CreateTextCompletion(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._core.note(request, context)
+        return self._core.script.answer
+
+    async def StreamTextCompletion(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async for message in self.StreamChatCompletion(request, context):
+            yield message
+
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, core: FakeCore) -> None:

@@ -1,47 +1,63 @@
-"""Any server that speaks OpenAI's chat completions: OpenAI, OpenRouter, vLLM, Ollama, and others' compatible endpoints.
+"""Any server that speaks OpenAI's completions, chat or text: OpenAI, OpenRouter, vLLM, Ollama and compatible others.
 
 Usage convention: `prompt_tokens` includes the cached tokens. Requests and answers pass through as they are, but for the
 few members that routing and metering decide. It must not log: everything here is a prompt, an answer or a key.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from yarl import URL
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from quillgate_codec import JsonError, chat_request, load_json, provider_chat_answer, provider_chat_chunk
+from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
+from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
+from quillgate_codec import (
+    JsonError,
+    chat_request,
+    load_json,
+    provider_chat_answer,
+    provider_chat_chunk,
+    provider_text_completion,
+    text_completion_request,
+)
 from quillgate_core.catalogue import Endpoint
 from quillgate_core.errors import InvalidRequest, QuillgateError
+from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
-from quillgate_core.upstream import PreparedChat
+from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText
 
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _DONE: Final = b"[DONE]"
 _LIMIT_MEMBERS: Final = ("max_tokens", "max_completion_tokens")
 _dumps = msgspec.json.Encoder().encode
 
+PieceT = TypeVar("PieceT")
+_Read = Callable[[Any], PieceT]
+"""Makes a message of a decoded JSON object."""
+
 
 @dataclass(slots=True)
-class _Batch:
+class _Batch(Generic[PieceT]):
     """What one read of a stream held: chunks, then perhaps the end, good (`[DONE]`) or bad."""
 
-    chunks: list[ChatCompletionChunk]
+    chunks: list[PieceT]
     done: bool = False
     failure: QuillgateError | None = None
 
 
 class OpenAICompatible:
-    """A ChatProvider over HTTP with server-sent events.
+    """A ChatProvider, TextProvider and ResponseProvider over HTTP with server-sent events.
 
-    `base_url` is what the path `/chat/completions` is appended to, such as `https://openrouter.ai/api/v1`; it must not
-    hold credentials. `extra_headers` are sent with every request and win over ours.
+    `base_url` is what paths such as `/chat/completions` are appended to, such as `https://openrouter.ai/api/v1`; it
+    must not hold credentials. `extra_headers` are sent with every request and win over ours.
     """
 
     def __init__(
@@ -56,7 +72,10 @@ class OpenAICompatible:
     ) -> None:
         self.native_endpoints = native_endpoints
         self._name = name
-        self._url = _completions_url(base_url)
+        base_url = _checked_base_url(base_url)
+        self._chat_url = base_url + "/chat/completions"
+        self._text_url = base_url + "/completions"
+        self._responses_url = base_url + "/responses"
         self._limits = limits
         self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
         self._errors = ProviderErrors(name, api_key)
@@ -75,12 +94,7 @@ class OpenAICompatible:
             value = chat_request.to_value(request)
         except JsonError as error:
             raise InvalidRequest(str(error), param=error.path, code=error.code) from None
-        value["model"] = model
-        # Sent also when false: some servers stream unless told not to.
-        value["stream"] = stream
-        options = value.pop("stream_options", None) or {}
-        if stream:
-            value["stream_options"] = {**options, "include_usage": True}
+        _decide_members(value, model=model, stream=stream)
         if max_output_tokens is not None:
             for member in self._present_limits(value):
                 value[member] = max_output_tokens
@@ -88,26 +102,93 @@ class OpenAICompatible:
 
     async def create_chat(self, prepared: PreparedChat) -> ChatCompletion:
         """Sends the request and returns the whole answer; raises as ChatProvider says."""
-        response = await self._open(prepared)
-        try:
-            return provider_chat_answer.from_value(self._answer_value(await response.read_all()))
-        finally:
-            response.close()
+        return provider_chat_answer.from_value(await self._create(self._chat_url, prepared.body))
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        response = await self._open(prepared)
+        pieces = self._stream(self._chat_url, prepared.body, read=provider_chat_chunk.from_value, whole=_as_chunk)
+        async with aclosing(pieces):
+            async for chunks in pieces:
+                yield chunks
+
+    def prepare_text(
+        self, request: TextCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
+    ) -> PreparedText:
+        """Writes the request as JSON for the upstream model; raises InvalidRequest when raw members are not JSON."""
+        try:
+            value = text_completion_request.to_value(request)
+        except JsonError as error:
+            raise InvalidRequest(str(error), param=error.path, code=error.code) from None
+        _decide_members(value, model=model, stream=stream)
+        if max_output_tokens is not None:
+            value["max_tokens"] = max_output_tokens
+        return PreparedText(body=_dumps(value), stream=stream)
+
+    async def create_text(self, prepared: PreparedText) -> TextCompletion:
+        """Sends the request and returns the whole answer; raises as TextProvider says."""
+        return provider_text_completion.from_value(await self._create(self._text_url, prepared.body))
+
+    async def stream_text(self, prepared: PreparedText) -> AsyncGenerator[list[TextCompletion], None]:
+        """Sends the request and yields the pieces of each read together; raises as TextProvider says."""
+        read = provider_text_completion.from_value
+        pieces = self._stream(self._text_url, prepared.body, read=read, whole=read)
+        async with aclosing(pieces):
+            async for together in pieces:
+                yield together
+
+    def prepare_response(
+        self,
+        request: ResponseRequest,
+        items: Sequence[ResponseItem],
+        *,
+        model: str,
+        stream: bool,
+        max_output_tokens: int | None,
+    ) -> PreparedResponse:
+        """Writes the request as JSON for the upstream model; raises InvalidRequest when raw members are not JSON."""
+        return prepared_response(request, items, model=model, stream=stream, max_output_tokens=max_output_tokens)
+
+    async def create_response(self, prepared: PreparedResponse) -> Response:
+        """Sends the request and returns the whole answer; raises as ResponseProvider says."""
+        value = await self._create(self._responses_url, prepared.body, list_member="output")
+        return whole_response(value, self._errors)
+
+    async def stream_response(self, prepared: PreparedResponse) -> AsyncGenerator[list[ResponseEvent], None]:
+        """Sends the request and yields the events of each read together; raises as ResponseProvider says."""
+        pieces = self._stream(
+            self._responses_url,
+            prepared.body,
+            read=lambda value: event_of(value, self._errors),
+            whole=lambda value: as_event(whole_response(value, self._errors)),
+            list_member="output",
+        )
+        async with aclosing(pieces):
+            async for events in pieces:
+                yield events
+
+    async def _create(self, url: str, body: bytes, *, list_member: str = "choices") -> dict[str, Any]:
+        response = await self._open(url, body)
+        try:
+            return self._answer_value(await response.read_all(), list_member)
+        finally:
+            response.close()
+
+    async def _stream(
+        self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = "choices"
+    ) -> AsyncGenerator[list[PieceT], None]:
+        """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
+        response = await self._open(url, body)
         done = False
         try:
             if response.content_type.startswith("application/json"):
-                yield [_as_chunk(self._answer_value(await response.read_all()))]
+                yield [whole(self._answer_value(await response.read_all(), list_member))]
                 return
             if response.content_type.startswith("text/html"):
                 raise self._errors.unavailable("answered with a web page")
             parser = SseParser(self._limits.sse_line_bytes, self._limits.sse_event_bytes)
             while not done:
                 data = await response.read_some()
-                batch = self._read_batch(parser, data)
+                batch = self._read_batch(parser, data, read)
                 if batch.chunks:
                     yield batch.chunks
                 if batch.failure is not None:
@@ -125,9 +206,9 @@ class OpenAICompatible:
         """Closes idle connections."""
         await self._http.close()
 
-    async def _open(self, prepared: PreparedChat) -> ProviderResponse:
+    async def _open(self, url: str, body: bytes) -> ProviderResponse:
         """Returns a response with a good status; raises for every other one."""
-        response = await self._http.post(self._url, prepared.body)
+        response = await self._http.post(url, body)
         if 200 <= response.status < 300:
             return response
         try:
@@ -140,15 +221,15 @@ class OpenAICompatible:
         finally:
             response.close()
 
-    def _answer_value(self, body: bytes) -> dict[str, Any]:
-        """Decodes a whole answer; raises when it is none."""
+    def _answer_value(self, body: bytes, list_member: str) -> dict[str, Any]:
+        """Decodes a whole answer, whose `list_member` is what makes it one; raises when it is none."""
         try:
             value = self._object(body)
         except JsonError as error:
             raise self._errors.unavailable("sent an answer that cannot be read") from error
-        choices = value.get("choices")
-        if type(choices) is not list or not choices or any(type(choice) is not dict for choice in choices):
-            raise self._errors.unavailable("sent an answer without choices")
+        pieces = value.get(list_member)
+        if type(pieces) is not list or not pieces or any(type(piece) is not dict for piece in pieces):
+            raise self._errors.unavailable(f"sent an answer without {list_member}")
         return value
 
     def _object(self, data: bytes) -> dict[str, Any]:
@@ -166,25 +247,25 @@ class OpenAICompatible:
             value.pop("error", None)
         return value
 
-    def _read_batch(self, parser: SseParser, data: bytes) -> _Batch:
+    def _read_batch(self, parser: SseParser, data: bytes, read: _Read[PieceT]) -> _Batch[PieceT]:
         """Decodes what one read completes; no data is the end of the stream."""
         try:
             events = parser.feed(data) if data else parser.close()
         except SseLimitError as error:
-            batch = self._decode(error.events)
+            batch = self._decode(error.events, read)
             if not batch.done:
                 batch.failure = batch.failure or self._errors.unavailable("sent more at once than this gateway reads")
             return batch
-        return self._decode(events)
+        return self._decode(events, read)
 
-    def _decode(self, events: list[bytes]) -> _Batch:
-        batch = _Batch([])
+    def _decode(self, events: list[bytes], read: _Read[PieceT]) -> _Batch[PieceT]:
+        batch: _Batch[PieceT] = _Batch([])
         for data in events:
             if data.startswith(_DONE):
                 batch.done = True
                 break
             try:
-                batch.chunks.append(provider_chat_chunk.from_value(self._object(data)))
+                batch.chunks.append(read(self._object(data)))
             except JsonError:
                 batch.failure = self._errors.unavailable("sent a chunk that cannot be read")
                 break
@@ -198,11 +279,21 @@ class OpenAICompatible:
         return [member for member in _LIMIT_MEMBERS if value.get(member) is not None] or [self._limit_member]
 
 
-def _completions_url(base_url: str) -> str:
+def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
+    """Sets what routing and metering decide: the upstream's model, the form of the answer, usage in every stream."""
+    value["model"] = model
+    # Sent also when false: some servers stream unless told not to.
+    value["stream"] = stream
+    options = value.pop("stream_options", None) or {}
+    if stream:
+        value["stream_options"] = {**options, "include_usage": True}
+
+
+def _checked_base_url(base_url: str) -> str:
     url = URL(base_url)
     if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
         raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
-    return base_url.rstrip("/") + "/chat/completions"
+    return base_url.rstrip("/")
 
 
 def _headers(api_key: Secret | None, extra_headers: Mapping[str, str]) -> dict[str, str]:

@@ -106,7 +106,7 @@ class ProviderHttp:
         self._session: aiohttp.ClientSession | None = None
         self._drains: set[asyncio.Task[None]] = set()
 
-    async def post(self, url: str, body: bytes) -> ProviderResponse:
+    async def post(self, url: str, body: bytes | aiohttp.FormData) -> ProviderResponse:
         """Sends the body and returns once headers have arrived; raises ProviderTimeout or ProviderUnavailable.
 
         Cancelling closes the connection.
@@ -158,6 +158,8 @@ class ProviderHttp:
         return self._session
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO:
+def _payload(body: bytes | aiohttp.FormData) -> bytes | io.BytesIO | aiohttp.FormData:
     """Returns what aiohttp sends piece by piece, for bodies that would hold up the event loop in one piece."""
-    return body if len(body) <= _ONE_PIECE_BYTES else io.BytesIO(body)
+    if isinstance(body, aiohttp.FormData) or len(body) <= _ONE_PIECE_BYTES:
+        return body
+    return io.BytesIO(body)

@@ -1,10 +1,11 @@
-"""The call that is being served: who asks, and under which id. Set by the interceptor, read by servicers."""
+"""The call that is being served: who asks, under which ids. Set by the interceptor, read by servicers and metering."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from quillgate_core.principal import Principal
+from quillgate_core.reservation import Idempotency
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,8 @@ class Call:
 
     request_id: str
     principal: Principal
+    idempotency: Callable[[], Idempotency | None] = lambda: None
+    """What the caller said about repeats; asked when the request is reserved, by when its first message was read."""
 
 
 #: Returns the call that is being served; servicers get one injected, so that a test can serve without interceptor.
@@ -24,6 +27,12 @@ _current: ContextVar[Call] = ContextVar("quillgate_call")
 def current_call() -> Call:
     """Returns the call of this context; raises LookupError outside of an intercepted call."""
     return _current.get()
+
+
+def current_idempotency() -> Idempotency | None:
+    """Returns what the caller of this context said about repeats, None without a key or outside of a call."""
+    call = _current.get(None)
+    return None if call is None else call.idempotency()
 
 
 def enter_call(call: Call) -> None:

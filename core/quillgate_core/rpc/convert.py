@@ -147,6 +147,7 @@ def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
         daily_message_allowance=workspace.daily_message_allowance,
         create_time=to_timestamp(workspace.create_time),
         update_time=to_timestamp(workspace.update_time),
+        store_responses=workspace.store_responses,
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads what a caller presents in gRPC metadata: its key and its request id. Decides nothing about either."""
+"""Reads what a caller presents in gRPC metadata: its key, its request id, its idempotency key. Decides nothing."""
 
 import re
 import uuid
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from quillgate_core.errors import InvalidRequest, KeyInvalid
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _KEY_MAX_CHARACTERS = 256
 
 #: What `invocation_metadata()` returns, as this service reads it.
@@ -26,6 +27,17 @@ def request_id_of(metadata: Metadata) -> str:
                 return value
             raise InvalidRequest("x-request-id must be 1 to 128 visible ASCII characters.", param="x-request-id")
     return new_request_id()
+
+
+def idempotency_key_of(metadata: Metadata) -> str | None:
+    """Returns the caller's `idempotency-key`, None without one; raises InvalidRequest for one that cannot be used."""
+    found = {value for name, value in metadata if name == "idempotency-key"}
+    if not found:
+        return None
+    key = found.pop()
+    if found or not isinstance(key, str) or _IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.", param="idempotency-key")
+    return key
 
 
 def presented_key(metadata: Metadata) -> str:

@@ -19,9 +19,10 @@ from quillgate_core.errors import Overloaded, QuillgateError
 from quillgate_core.keys import Keys
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import KeyStale
+from quillgate_core.rpc.asked import Asked
 from quillgate_core.rpc.call import Call, enter_call
 from quillgate_core.rpc.capacity import Capacity
-from quillgate_core.rpc.credentials import presented_key, request_id_of
+from quillgate_core.rpc.credentials import idempotency_key_of, presented_key, request_id_of
 from quillgate_core.rpc.status import grpc_code, status_text, trailing_metadata
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             "response_serializer": handler.response_serializer,
         }
         reserving = method.startswith(_RESERVING_SERVICES)
+        repeatable = not handler.request_streaming  # messages that were read are gone
         if handler.response_streaming:
             serve = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            gate: Any = self._stream_gate(serve, reserving=reserving)
+            gate: Any = self._stream_gate(method, serve, reserving=reserving, repeatable=repeatable)
             make = (
                 grpc.stream_stream_rpc_method_handler
                 if handler.request_streaming
@@ -82,46 +84,54 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serve = handler.stream_unary if handler.request_streaming else handler.unary_unary
         if not inspect.iscoroutinefunction(serve):
             serve = self._in_thread(serve)
-        gate = self._unary_gate(serve, reserving=reserving)
+        gate = self._unary_gate(method, serve, reserving=reserving, repeatable=repeatable)
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make(gate, **serializers)
 
-    def _unary_gate(self, serve: _Unary, *, reserving: bool) -> _Unary:
+    def _unary_gate(self, method: str, serve: _Unary, *, reserving: bool, repeatable: bool) -> _Unary:
         capacity = self._completions if reserving else self._admin
 
         async def gate(request: Any, context: Any) -> Any:
             request_id = ""
             try:
                 request_id = request_id_of(context.invocation_metadata())
+                asked = Asked(method, idempotency_key_of(context.invocation_metadata()))
+                request = asked.note(request)
                 async with capacity:
-                    await self._enter(context, request_id, cached=reserving)
+                    await self._enter(context, request_id, asked, cached=reserving and repeatable)
                     try:
                         return await serve(request, context)
                     except KeyStale:
-                        await self._enter(context, request_id, cached=False)
+                        if not repeatable:
+                            raise
+                        await self._enter(context, request_id, asked, cached=False)
                         return await serve(request, context)
             except Exception as error:
                 await _abort(context, error, request_id)
 
         return gate
 
-    def _stream_gate(self, serve: _Stream, *, reserving: bool) -> _Stream:
+    def _stream_gate(self, method: str, serve: _Stream, *, reserving: bool, repeatable: bool) -> _Stream:
         capacity = self._completions if reserving else self._admin
 
         async def gate(request: Any, context: Any) -> AsyncIterator[Any]:
             request_id = ""
             try:
                 request_id = request_id_of(context.invocation_metadata())
+                asked = Asked(method, idempotency_key_of(context.invocation_metadata()))
+                request = asked.note(request)
                 async with capacity:
-                    await self._enter(context, request_id, cached=reserving)
+                    await self._enter(context, request_id, asked, cached=reserving and repeatable)
                     try:
                         async with aclosing(serve(request, context)) as responses:  # type: ignore[type-var]
                             async for response in responses:
                                 yield response
                     except KeyStale:  # raised by the reservation, so before the first response
-                        await self._enter(context, request_id, cached=False)
+                        if not repeatable:
+                            raise
+                        await self._enter(context, request_id, asked, cached=False)
                         async with aclosing(serve(request, context)) as responses:  # type: ignore[type-var]
                             async for response in responses:
                                 yield response
@@ -130,8 +140,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return gate
 
-    async def _enter(self, context: Any, request_id: str, *, cached: bool) -> None:
-        enter_call(Call(request_id, await self._principal(context.invocation_metadata(), cached=cached)))
+    async def _enter(self, context: Any, request_id: str, asked: Asked, *, cached: bool) -> None:
+        principal = await self._principal(context.invocation_metadata(), cached=cached)
+        enter_call(Call(request_id, principal, asked.idempotency))
 
     async def _principal(self, metadata: Any, *, cached: bool) -> Principal:
         secret = presented_key(metadata)

@@ -45,4 +45,7 @@ def _model(model: Model) -> pb.Model:
         description=model.description or None,
         context_window=model.context_window,
         max_output_tokens=model.max_output_tokens,
+        input_modalities=model.input_modalities,
+        output_modalities=model.output_modalities,
+        endpoints=model.endpoints,
     )

@@ -10,7 +10,7 @@ from quillgate_core.rpc.masks import masked
 from quillgate_core.unchanged import UNCHANGED
 from quillgate_core.workspaces import WorkspaceChanges, Workspaces
 
-_CHANGEABLE: Final = frozenset({"name", "daily_message_allowance"})
+_CHANGEABLE: Final = frozenset({"name", "daily_message_allowance", "store_responses"})
 
 
 class WorkspaceService(WorkspaceServiceServicer):
@@ -26,7 +26,10 @@ class WorkspaceService(WorkspaceServiceServicer):
         """Makes a workspace."""
         allowance = request.daily_message_allowance if request.HasField("daily_message_allowance") else None
         workspace = self._workspaces.create(
-            self._call().principal, name=request.name, daily_message_allowance=allowance
+            self._call().principal,
+            name=request.name,
+            daily_message_allowance=allowance,
+            store_responses=_store_responses(request),
         )
         return pb.CreateWorkspaceResponse(workspace=from_workspace(workspace))
 
@@ -55,6 +58,11 @@ class WorkspaceService(WorkspaceServiceServicer):
         changes = WorkspaceChanges(
             name=request.name if "name" in named else UNCHANGED,
             daily_message_allowance=allowance if "daily_message_allowance" in named else UNCHANGED,
+            store_responses=_store_responses(request) if "store_responses" in named else UNCHANGED,
         )
         workspace = self._workspaces.update(self._call().principal, request.workspace_id, changes=changes)
         return pb.UpdateWorkspaceResponse(workspace=from_workspace(workspace))
+
+
+def _store_responses(request: pb.CreateWorkspaceRequest | pb.UpdateWorkspaceRequest) -> bool:
+    return request.store_responses if request.HasField("store_responses") else True

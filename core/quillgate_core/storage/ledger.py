@@ -16,7 +16,7 @@ import psycopg
 from quillgate_core.reservation import Outcome, Record, Release, Reserve, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.engine import connect_arguments
-from quillgate_core.storage.ledger_batch import DailyRow, KeyState, LedgerBatch, LedgerRow, LockMissing
+from quillgate_core.storage.ledger_batch import Claim, DailyRow, KeyState, LedgerBatch, LedgerRow, LockMissing
 
 DEFAULT_CLOCK: Final = "clock_timestamp()"
 MAX_ATTEMPTS: Final = 5
@@ -140,6 +140,12 @@ class Ledger:
         keys = _query(connection, self._read_keys, (key_ids,)) if key_ids else None
         ids = {(step.workspace_id, step.request_id) for step in steps}
         rows = _query(connection, sql.READ_ROWS, _columns(ids))
+        claimed = {
+            (step.workspace_id, step.idempotency.key)
+            for step in steps
+            if isinstance(step, Reserve) and step.idempotency is not None
+        }
+        claims = _query(connection, sql.READ_CLAIMS, _columns(claimed)) if claimed else None
         clock = workspaces.fetchall()
         return LedgerBatch(
             now=clock[0][0],
@@ -148,6 +154,7 @@ class Ledger:
             key_states={row[0]: KeyState(*row[1:]) for row in keys.fetchall()} if keys else {},
             daily_rows=[DailyRow(*row) for row in days.fetchall()],
             rows=[_stored_row(row) for row in rows.fetchall()],
+            claims=[Claim(*row) for row in claims.fetchall()] if claims else (),
         )
 
     def _remember(self, days: set[DayKey]) -> None:

@@ -14,13 +14,17 @@ import msgspec
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import (
     AllowanceExhausted,
+    AlreadyCompleted,
+    DuplicateInProgress,
     DuplicateRequest,
+    IdempotencyMismatch,
     KeyInvalid,
     ReservationClosed,
     ReservationNotFound,
     WorkspaceNotFound,
 )
 from quillgate_core.reservation import (
+    Idempotency,
     KeyStale,
     Outcome,
     Receipt,
@@ -50,6 +54,17 @@ class KeyState:
     live: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which row has an idempotency key, and the state it had when the transaction read it."""
+
+    workspace_id: str
+    idempotency_key: str
+    request_id: str
+    state: ReservationState
+    request_hash: bytes
+
+
 class LedgerRow(msgspec.Struct):
     """A row of `ledger`; members are columns, so that a list of rows encodes to the parameter of one statement."""
 
@@ -72,6 +87,8 @@ class LedgerRow(msgspec.Struct):
     usage_clamped: bool = False
     outcome: str = ""
     expire_time: datetime | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
     is_stored: bool = False
 
 
@@ -102,6 +119,7 @@ class LedgerBatch:
         key_states: Mapping[str, KeyState],
         daily_rows: Iterable[DailyRow],
         rows: Iterable[LedgerRow],
+        claims: Iterable[Claim] = (),
     ) -> None:
         self.now = now
         self.day = day
@@ -109,6 +127,7 @@ class LedgerBatch:
         self._key_states = key_states
         self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
         self._rows = {(row.workspace_id, row.request_id): row for row in rows}
+        self._claims = {(claim.workspace_id, claim.idempotency_key): claim for claim in claims}
         self.inserts: list[LedgerRow] = []
         self.ended: list[LedgerRow] = []
 
@@ -138,7 +157,7 @@ class LedgerBatch:
         row = self._rows.get((step.workspace_id, step.request_id))
         if row is not None:
             return self._repeated(step, row)
-        refusal = self._refusal(step)
+        refusal = self._refusal(step) or self._claimed(step)
         if refusal is not None:
             return refusal
         daily_row = self._locked(step.workspace_id, self.day)
@@ -150,6 +169,8 @@ class LedgerBatch:
                 return self._exhausted(step.workspace_id, allowance, max(0, left_messages))
             held_messages = min(held_messages, left_messages)
         row = self._new_row(step, state="open", held_messages=held_messages)
+        if step.idempotency is not None:
+            self._claim(row, step.idempotency)
         if step.owner is None:
             row.expire_time = self.now + timedelta(seconds=step.expire_s)
         daily_row.held_messages += held_messages
@@ -173,6 +194,30 @@ class LedgerBatch:
         if step.key_revision is not None and step.key_revision != key_state.revision:
             return KeyStale()
         return None
+
+    def _claimed(self, step: Reserve) -> Exception | None:
+        """Refuse an idempotency key that a row has which is not released; a released row frees it."""
+        if step.idempotency is None:
+            return None
+        claim = self._claims.get((step.workspace_id, step.idempotency.key))
+        if claim is None:
+            return None
+        row = self._rows.get((claim.workspace_id, claim.request_id))
+        state = claim.state if row is None else row.state
+        if state == "released" and row is not None and not row.is_stored:
+            return None
+        if claim.request_hash != step.idempotency.request_hash:
+            return IdempotencyMismatch(claim.request_id)
+        # A row that this very batch releases keeps the key until the commit: the unique index would see both.
+        is_ended = state in ("settled", "recovered")
+        return AlreadyCompleted(claim.request_id) if is_ended else DuplicateInProgress(claim.request_id)
+
+    def _claim(self, row: LedgerRow, idempotency: Idempotency) -> None:
+        row.idempotency_key = idempotency.key
+        row.request_hash = f"\\x{idempotency.request_hash.hex()}"
+        self._claims[row.workspace_id, idempotency.key] = Claim(
+            row.workspace_id, idempotency.key, row.request_id, row.state, idempotency.request_hash
+        )
 
     def _exhausted(self, workspace_id: str, allowance: int, remaining_messages: int) -> AllowanceExhausted:
         reset_time = f"{self.day + timedelta(days=1)}T00:00:00Z"

@@ -53,6 +53,15 @@ FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
 ) l
 """
 
+READ_CLAIMS: Final = b"""
+SELECT l.workspace_id, l.idempotency_key, l.request_id, l.state, l.request_hash
+FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, idempotency_key), LATERAL (
+    SELECT * FROM ledger l
+    WHERE l.workspace_id = k.workspace_id AND l.idempotency_key = k.idempotency_key AND l.state <> 'released' OFFSET 0
+) l
+"""
+"""Reads which rows have an idempotency key; the unique index refuses what two cores insert around midnight."""
+
 FIND_DAYS: Final = b"""
 SELECT l.workspace_id, l.day
 FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
@@ -65,14 +74,14 @@ WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
     INSERT INTO ledger (
         workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens,
         cached_tokens, completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome,
-        expire_time, reserve_time, settle_time
+        expire_time, idempotency_key, request_hash, reserve_time, settle_time
     )
     SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
     FROM p, json_to_recordset(%s::text::json) AS r(
         workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
         counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint,
         usage_source text, key_id text, endpoint text, model text, upstream text, usage_clamped boolean,
-        outcome text, expire_time timestamptz
+        outcome text, expire_time timestamptz, idempotency_key text, request_hash bytea
     )
 ), ended AS (
     UPDATE ledger l

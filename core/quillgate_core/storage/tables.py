@@ -2,7 +2,7 @@
 
 A workspace owns keys, ledger rows and daily rows. A key owns one secret, or two while a rotation overlaps. Every
 request is one `ledger` row; `daily_message_count` is the sum of a workspace's rows of one UTC day and the row that is
-locked to check the allowance.
+locked to check the allowance. A workspace's responses are kept for the retention time, each in a row of its own.
 """
 
 from sqlalchemy import (
@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -42,6 +43,7 @@ workspaces = Table(
     Column("daily_message_allowance", BigInteger, comment="messages per UTC day; null: no limit"),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("store_responses", Boolean, nullable=False, server_default="true", comment="whether responses may be kept"),
     CheckConstraint("daily_message_allowance >= 0", name="allowance_not_negative"),
 )
 
@@ -120,7 +122,30 @@ ledger = Table(
     Column("reserve_time", DateTime(timezone=True), nullable=False),
     Column("expire_time", DateTime(timezone=True), comment="open rows without owner are recovered after it"),
     Column("settle_time", DateTime(timezone=True)),
+    Column("idempotency_key", Text, comment="the caller's; one row that is not released may have it"),
+    Column("request_hash", LargeBinary, comment="SHA-256 of what was asked, beside an idempotency_key"),
     CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name="state_known"),
     Index("ix_ledger_open", "owner", postgresql_where=text("state = 'open'")),
+    CheckConstraint("octet_length(request_hash) = 32", name="request_hash_length"),
     Index("ix_ledger_day", "workspace_id", "day"),
+    Index(
+        "ix_ledger_idempotency_key",
+        "workspace_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL AND state <> 'released'"),
+    ),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
+    Column("response_id", Text, primary_key=True, comment="resp_ and letters or digits"),
+    Column("response", LargeBinary, nullable=False, comment="quillgate.v1.Response"),
+    Column("items", LargeBinary, nullable=False, comment="quillgate.v1.ResponseItemList: the conversation before it"),
+    Column("own_input_from", Integer, nullable=False, comment="position in items of this turn's first item"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expire_time", DateTime(timezone=True), nullable=False, index=True, comment="not shown from then on"),
+    CheckConstraint("own_input_from >= 0", name="own_input_from_not_negative"),
 )

@@ -17,9 +17,16 @@ class PostgresWorkspaceStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def insert(self, workspace_id: str, *, name: str, daily_message_allowance: int | None) -> Workspace:
+    def insert(
+        self, workspace_id: str, *, name: str, daily_message_allowance: int | None, store_responses: bool
+    ) -> Workspace:
         """Add a workspace; both times are the database's."""
-        values = {"workspace_id": workspace_id, "name": name, "daily_message_allowance": daily_message_allowance}
+        values = {
+            "workspace_id": workspace_id,
+            "name": name,
+            "daily_message_allowance": daily_message_allowance,
+            "store_responses": store_responses,
+        }
         statement = insert(workspaces).values(values).returning(workspaces)
         with database_errors(), self._engine.begin() as connection:
             return _workspace(connection.execute(statement).one())
@@ -47,6 +54,8 @@ class PostgresWorkspaceStore:
             values["name"] = changes.name
         if changes.daily_message_allowance is not UNCHANGED:
             values["daily_message_allowance"] = changes.daily_message_allowance
+        if changes.store_responses is not UNCHANGED:
+            values["store_responses"] = changes.store_responses
         statement = (
             update(workspaces).where(workspaces.c.workspace_id == workspace_id).values(values).returning(workspaces)
         )

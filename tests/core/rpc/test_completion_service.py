@@ -52,7 +52,10 @@ class FakeCompletions:
 
 
 def _service(completions: Any) -> CompletionService:
-    return CompletionService(completions, FakeCaller(PRINCIPAL))
+    unasked: Any = None
+    return CompletionService(
+        completions, FakeCaller(PRINCIPAL), texts=unasked, responses=unasked, transcriptions=unasked
+    )
 
 
 @pytest.mark.parametrize("pending", [False, True])

@@ -23,6 +23,8 @@ from quillgate.v1 import (
     metering_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    response_service_pb2,
+    response_service_pb2_grpc,
     workspace_service_pb2,
     workspace_service_pb2_grpc,
 )
@@ -42,6 +44,11 @@ SERVICES: list[tuple[ServiceDescriptor, Any, Any]] = [
         completion_service_pb2.DESCRIPTOR.services_by_name["CompletionService"],
         completion_service_pb2_grpc.CompletionServiceServicer,
         completion_service_pb2_grpc.add_CompletionServiceServicer_to_server,
+    ),
+    (
+        response_service_pb2.DESCRIPTOR.services_by_name["ResponseService"],
+        response_service_pb2_grpc.ResponseServiceServicer,
+        response_service_pb2_grpc.add_ResponseServiceServicer_to_server,
     ),
     (
         key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],

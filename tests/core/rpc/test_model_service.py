@@ -34,6 +34,8 @@ async def test_models_are_listed_by_id() -> None:
     assert response.models.object == "list"
     assert (first.id, first.object, first.created, first.owned_by) == ("g/a", "model", 7, "g")
     assert (first.context_window, first.max_output_tokens, first.HasField("description")) == (100, 10, False)
+    assert (list(first.input_modalities), list(first.output_modalities)) == (["text"], ["text"])
+    assert list(first.endpoints) == ["chat.completions", "completions", "responses"]
     assert (second.id, second.description) == ("g/b", "Does b.")
     assert (await _service().GetModel(pb.GetModelRequest(id="g/b"), None)).model == second
 

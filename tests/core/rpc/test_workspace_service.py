@@ -89,6 +89,26 @@ def test_update_changes_only_what_the_mask_names(site: Site, call: SyncRpc) -> N
     assert not unlimited.workspace.HasField("daily_message_allowance")
 
 
+@pytest.mark.parametrize(("given", "kept"), [(None, True), (True, True), (False, False)])
+def test_a_workspace_keeps_responses_unless_told_not_to(call: SyncRpc, given: bool | None, kept: bool) -> None:
+    """Whether responses are kept is told always, and is true where nothing was said."""
+    made = call("CreateWorkspace", pb.CreateWorkspaceRequest(name="n", store_responses=given)).workspace
+    assert (made.HasField("store_responses"), made.store_responses) == (True, kept)
+
+
+def test_storage_is_turned_off_and_on(site: Site, caller: FakeCaller, call: SyncRpc) -> None:
+    """Its own admin decides; a field outside the mask is ignored, one that is named but absent is the default."""
+    own = site.workspace("own").workspace_id
+    caller.principal = site.caller(own, INFERENCE, WORKSPACE_ADMIN)
+    for request, kept in (
+        (_update("", "name", name="n", store_responses=False), True),
+        (_update("", "store_responses", store_responses=False), False),
+        (_update("", "name", name="n"), False),
+        (_update("", "store_responses"), True),
+    ):
+        assert call("UpdateWorkspace", request).workspace.store_responses is kept
+
+
 @pytest.mark.parametrize("paths", [[], ["workspace_id"], ["name", "create_time"]])
 def test_mask_names_changeable_fields(servicer: WorkspaceService, paths: list[str]) -> None:
     """An empty mask and one with anything else than a changeable field are refused."""

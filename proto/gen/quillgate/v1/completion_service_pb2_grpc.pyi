@@ -25,6 +25,13 @@ class CompletionServiceStub:
     ASCII characters), made by the server when absent; an id that was used before is refused with DUPLICATE_REQUEST, so a
     retry needs a new one. A caller that cancels is charged what was observed.
 
+    With the metadata `idempotency-key` (1 to 255 visible ASCII characters, the caller's choice, one name space for each
+    workspace) at most one request is sent to a provider and charged, so that a caller who does not know how the first
+    one ended may repeat it under a new request id. While the first one runs a repeat is refused with
+    DUPLICATE_IN_PROGRESS, and once it was charged with ALREADY_COMPLETED; one that was not charged is forgotten, so a
+    repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
+    a request comes in several messages, those that were read before the reservation are compared, however they are cut.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -96,6 +103,13 @@ class CompletionServiceAsyncStub:
     ASCII characters), made by the server when absent; an id that was used before is refused with DUPLICATE_REQUEST, so a
     retry needs a new one. A caller that cancels is charged what was observed.
 
+    With the metadata `idempotency-key` (1 to 255 visible ASCII characters, the caller's choice, one name space for each
+    workspace) at most one request is sent to a provider and charged, so that a caller who does not know how the first
+    one ended may repeat it under a new request id. While the first one runs a repeat is refused with
+    DUPLICATE_IN_PROGRESS, and once it was charged with ALREADY_COMPLETED; one that was not charged is forgotten, so a
+    repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
+    a request comes in several messages, those that were read before the reservation are compared, however they are cut.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -165,6 +179,13 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
     the usage before the last message of the answer. The request id is the metadata `x-request-id` (1 to 128 visible
     ASCII characters), made by the server when absent; an id that was used before is refused with DUPLICATE_REQUEST, so a
     retry needs a new one. A caller that cancels is charged what was observed.
+
+    With the metadata `idempotency-key` (1 to 255 visible ASCII characters, the caller's choice, one name space for each
+    workspace) at most one request is sent to a provider and charged, so that a caller who does not know how the first
+    one ended may repeat it under a new request id. While the first one runs a repeat is refused with
+    DUPLICATE_IN_PROGRESS, and once it was charged with ALREADY_COMPLETED; one that was not charged is forgotten, so a
+    repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
+    a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """

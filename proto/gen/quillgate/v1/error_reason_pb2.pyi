@@ -70,6 +70,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
     ERROR_REASON_RESPONSE_NOT_FOUND: _ErrorReason.ValueType  # 18
     """NOT_FOUND: no such response that the workspace stored. Metadata: `response_id`."""
+    ERROR_REASON_DUPLICATE_IN_PROGRESS: _ErrorReason.ValueType  # 19
+    """ABORTED: another request with the same `idempotency-key` is still running. Metadata: `request_id` (of that one)."""
+    ERROR_REASON_ALREADY_COMPLETED: _ErrorReason.ValueType  # 20
+    """ALREADY_EXISTS: a request with the same `idempotency-key` has been answered and charged; the answer is not kept.
+    Metadata: `request_id` (of that one).
+    """
+    ERROR_REASON_IDEMPOTENCY_MISMATCH: _ErrorReason.ValueType  # 21
+    """INVALID_ARGUMENT: the `idempotency-key` was used before for a request that said something else. Metadata:
+    `request_id` (of that one).
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 17
     """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 
@@ -124,6 +134,16 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 16
 """UNAVAILABLE: no capacity or no database right now. Metadata: `retry_after_s` (whole seconds)."""
 ERROR_REASON_RESPONSE_NOT_FOUND: ErrorReason.ValueType  # 18
 """NOT_FOUND: no such response that the workspace stored. Metadata: `response_id`."""
+ERROR_REASON_DUPLICATE_IN_PROGRESS: ErrorReason.ValueType  # 19
+"""ABORTED: another request with the same `idempotency-key` is still running. Metadata: `request_id` (of that one)."""
+ERROR_REASON_ALREADY_COMPLETED: ErrorReason.ValueType  # 20
+"""ALREADY_EXISTS: a request with the same `idempotency-key` has been answered and charged; the answer is not kept.
+Metadata: `request_id` (of that one).
+"""
+ERROR_REASON_IDEMPOTENCY_MISMATCH: ErrorReason.ValueType  # 21
+"""INVALID_ARGUMENT: the `idempotency-key` was used before for a request that said something else. Metadata:
+`request_id` (of that one).
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 17
 """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 global___ErrorReason = ErrorReason

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from quillgate.v1 import json_pb2 as quillgate_dot_v1_dot_json__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n quillgate/v1/model_service.proto\x12\x0cquillgate.v1\x1a\x17quillgate/v1/json.proto\"\xbd\x02\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0e\x63ontext_window\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x07\x88\x01\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x0e\n\x0c_descriptionB\x11\n\x0f_context_windowB\x14\n\x12_max_output_tokensB\r\n\x0b_extra_json\"\x89\x01\n\tModelList\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12+\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x18.quillgate.v1.ModelArrayH\x01\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x02\x88\x01\x01\x42\t\n\x07_objectB\x07\n\x05_dataB\r\n\x0b_extra_json\"8\n\nModelArray\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.quillgate.v1.Model:\x06\xca\xe5\x18\x02\x08\x03\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.ModelList\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.quillgate.v1.Model2\xaa\x01\n\x0cModelService\x12O\n\nListModels\x12\x1f.quillgate.v1.ListModelsRequest\x1a .quillgate.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.quillgate.v1.GetModelRequest\x1a\x1e.quillgate.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n quillgate/v1/model_service.proto\x12\x0cquillgate.v1\x1a\x17quillgate/v1/json.proto\"\x85\x03\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0e\x63ontext_window\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x18\n\x10input_modalities\x18\x08 \x03(\t\x12\x19\n\x11output_modalities\x18\t \x03(\t\x12\x11\n\tendpoints\x18\n \x03(\t\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x07\x88\x01\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x0e\n\x0c_descriptionB\x11\n\x0f_context_windowB\x14\n\x12_max_output_tokensB\r\n\x0b_extra_json\"\x89\x01\n\tModelList\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12+\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x18.quillgate.v1.ModelArrayH\x01\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x02\x88\x01\x01\x42\t\n\x07_objectB\x07\n\x05_dataB\r\n\x0b_extra_json\"8\n\nModelArray\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.quillgate.v1.Model:\x06\xca\xe5\x18\x02\x08\x03\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.ModelList\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.quillgate.v1.Model2\xaa\x01\n\x0cModelService\x12O\n\nListModels\x12\x1f.quillgate.v1.ListModelsRequest\x1a .quillgate.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.quillgate.v1.GetModelRequest\x1a\x1e.quillgate.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,19 +25,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MODELARRAY']._options = None
   _globals['_MODELARRAY']._serialized_options = b'\312\345\030\002\010\003'
   _globals['_MODEL']._serialized_start=76
-  _globals['_MODEL']._serialized_end=393
-  _globals['_MODELLIST']._serialized_start=396
-  _globals['_MODELLIST']._serialized_end=533
-  _globals['_MODELARRAY']._serialized_start=535
-  _globals['_MODELARRAY']._serialized_end=591
-  _globals['_LISTMODELSREQUEST']._serialized_start=593
-  _globals['_LISTMODELSREQUEST']._serialized_end=612
-  _globals['_LISTMODELSRESPONSE']._serialized_start=614
-  _globals['_LISTMODELSRESPONSE']._serialized_end=675
-  _globals['_GETMODELREQUEST']._serialized_start=677
-  _globals['_GETMODELREQUEST']._serialized_end=706
-  _globals['_GETMODELRESPONSE']._serialized_start=708
-  _globals['_GETMODELRESPONSE']._serialized_end=762
-  _globals['_MODELSERVICE']._serialized_start=765
-  _globals['_MODELSERVICE']._serialized_end=935
+  _globals['_MODEL']._serialized_end=465
+  _globals['_MODELLIST']._serialized_start=468
+  _globals['_MODELLIST']._serialized_end=605
+  _globals['_MODELARRAY']._serialized_start=607
+  _globals['_MODELARRAY']._serialized_end=663
+  _globals['_LISTMODELSREQUEST']._serialized_start=665
+  _globals['_LISTMODELSREQUEST']._serialized_end=684
+  _globals['_LISTMODELSRESPONSE']._serialized_start=686
+  _globals['_LISTMODELSRESPONSE']._serialized_end=747
+  _globals['_GETMODELREQUEST']._serialized_start=749
+  _globals['_GETMODELREQUEST']._serialized_end=778
+  _globals['_GETMODELRESPONSE']._serialized_start=780
+  _globals['_GETMODELRESPONSE']._serialized_end=834
+  _globals['_MODELSERVICE']._serialized_start=837
+  _globals['_MODELSERVICE']._serialized_end=1007
 # @@protoc_insertion_point(module_scope)

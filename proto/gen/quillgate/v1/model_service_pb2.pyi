@@ -25,6 +25,9 @@ class Model(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    INPUT_MODALITIES_FIELD_NUMBER: builtins.int
+    OUTPUT_MODALITIES_FIELD_NUMBER: builtins.int
+    ENDPOINTS_FIELD_NUMBER: builtins.int
     EXTRA_JSON_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id to ask for, such as `google/gemini-2.5-flash`."""
@@ -42,6 +45,20 @@ class Model(google.protobuf.message.Message):
     """The most tokens of an answer."""
     extra_json: builtins.bytes
     """The other members, one JSON object."""
+    @property
+    def input_modalities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it reads: `text`, `image`, `audio`, `video`, `file` or a newer word. The server always says at least one."""
+
+    @property
+    def output_modalities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it writes, in the same words. The server always says at least one."""
+
+    @property
+    def endpoints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it can be asked through: `chat.completions`, `completions`, `responses`, `audio.transcriptions` or a newer
+        word. The server always says at least one.
+        """
+
     def __init__(
         self,
         *,
@@ -52,10 +69,13 @@ class Model(google.protobuf.message.Message):
         description: builtins.str | None = ...,
         context_window: builtins.int | None = ...,
         max_output_tokens: builtins.int | None = ...,
+        input_modalities: collections.abc.Iterable[builtins.str] | None = ...,
+        output_modalities: collections.abc.Iterable[builtins.str] | None = ...,
+        endpoints: collections.abc.Iterable[builtins.str] | None = ...,
         extra_json: builtins.bytes | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "context_window", b"context_window", "created", b"created", "description", b"description", "extra_json", b"extra_json", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "context_window", b"context_window", "created", b"created", "description", b"description", "extra_json", b"extra_json", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "context_window", b"context_window", "created", b"created", "description", b"description", "endpoints", b"endpoints", "extra_json", b"extra_json", "id", b"id", "input_modalities", b"input_modalities", "max_output_tokens", b"max_output_tokens", "object", b"object", "output_modalities", b"output_modalities", "owned_by", b"owned_by"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_context_window", b"_context_window"]) -> typing.Literal["context_window"] | None: ...
     @typing.overload

@@ -25,12 +25,15 @@ class Workspace(google.protobuf.message.Message):
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    STORE_RESPONSES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Id: `ws_` and 20 letters or digits."""
     name: builtins.str
     """What people call it, 1 to 200 characters."""
     daily_message_allowance: builtins.int
     """Messages it may use per UTC day; 0 admits none. Absent: no limit."""
+    store_responses: builtins.bool
+    """Whether responses may be kept, to be read and continued later. Always set in answers."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was made."""
@@ -47,10 +50,14 @@ class Workspace(google.protobuf.message.Message):
         daily_message_allowance: builtins.int | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        store_responses: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "update_time", b"update_time", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_time", b"update_time", "workspace_id", b"workspace_id"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 
 global___Workspace = Workspace
 
@@ -62,19 +69,26 @@ class CreateWorkspaceRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    STORE_RESPONSES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What people call it, 1 to 200 characters without control characters. Required."""
     daily_message_allowance: builtins.int
     """Messages it may use per UTC day, at least 0. Absent: no limit."""
+    store_responses: builtins.bool
+    """Whether responses may be kept; if not, every request is served as if it said `store: false`. Default: true."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         daily_message_allowance: builtins.int | None = ...,
+        store_responses: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "daily_message_allowance", b"daily_message_allowance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "daily_message_allowance", b"daily_message_allowance", "name", b"name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 
 global___CreateWorkspaceRequest = CreateWorkspaceRequest
 
@@ -194,15 +208,18 @@ class UpdateWorkspaceRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     UPDATE_MASK_FIELD_NUMBER: builtins.int
+    STORE_RESPONSES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Id of the workspace. Default: the caller's own."""
     name: builtins.str
     """What people call it."""
     daily_message_allowance: builtins.int
     """Messages it may use per UTC day. Absent while named in the mask: no limit."""
+    store_responses: builtins.bool
+    """Whether responses may be kept; what is kept already stays. Absent while named in the mask: true."""
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """The fields to change: `name`, `daily_message_allowance`. Required, at least one."""
+        """The fields to change: `name`, `daily_message_allowance`, `store_responses`. Required, at least one."""
 
     def __init__(
         self,
@@ -211,10 +228,14 @@ class UpdateWorkspaceRequest(google.protobuf.message.Message):
         name: builtins.str = ...,
         daily_message_allowance: builtins.int | None = ...,
         update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        store_responses: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "daily_message_allowance", b"daily_message_allowance", "update_mask", b"update_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "update_mask", b"update_mask", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_mask", b"update_mask", "workspace_id", b"workspace_id"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 
 global___UpdateWorkspaceRequest = UpdateWorkspaceRequest
 

@@ -66,8 +66,8 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own,
-        `platform.admin` for the allowance and for others. Idempotent.
+        """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own and
+        whether its responses are kept, `platform.admin` for the allowance and for others. Idempotent.
         Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -1,0 +1,56 @@
+"""`POST /completions`: parse, ask the core, render; in one piece or as a stream of server-sent events."""
+
+from functools import partial
+
+from aiohttp import web
+
+from quillgate.v1.completion_service_pb2 import (
+    CreateTextCompletionRequest,
+    StreamTextCompletionRequest,
+    StreamTextCompletionResponse,
+)
+from quillgate_codec import JsonError, text_completion, text_completion_request
+from quillgate_facade.answers import JSON_HEADERS
+from quillgate_facade.body import read_body
+from quillgate_facade.config import FacadeConfig
+from quillgate_facade.core_client import CoreClient
+from quillgate_facade.credential import credential_of
+from quillgate_facade.drain import Drain
+from quillgate_facade.errors import from_json_error
+from quillgate_facade.relay import Relay, Wire, receipt_headers
+from quillgate_facade.sse import data_frames
+
+
+class TextHandler:
+    """Answers text completions."""
+
+    def __init__(self, core: CoreClient, config: FacadeConfig, drain: Drain) -> None:
+        self._completions = core.completions
+        self._config = config
+        self._relay = Relay(config, drain)
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Answers one request; `stream` in the body decides how."""
+        credential = credential_of(request.headers)
+        body = await read_body(request, self._config)
+        try:
+            text = text_completion_request.from_json(body)
+        except JsonError as error:
+            raise from_json_error(error) from None
+        if text.stream:
+            question = StreamTextCompletionRequest(completion=text)
+            wire = Wire(partial(_frames, with_usage=text.stream_options.include_usage))
+            ask = self._completions.StreamTextCompletion
+            return await self._relay.stream(request, ask, question, wire, credential=credential)
+        answer = await self._relay.answer(
+            request,
+            self._completions.CreateTextCompletion,
+            CreateTextCompletionRequest(completion=text),
+            credential=credential,
+        )
+        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt)}
+        return web.Response(body=text_completion.to_json(answer.completion), headers=headers)
+
+
+def _frames(message: StreamTextCompletionResponse, *, with_usage: bool) -> bytearray:
+    return data_frames(text_completion, message.pieces, with_usage=with_usage)
