@@ -32,7 +32,7 @@ bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger and the whole service
 	$(BIN)/python bench/service.py
 
 lock:  ## Resolve the dependencies anew (needs uv).
-	$(LOCK) pyproject.toml --extra embedded --group build --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra embedded --extra speech --group build --output-file requirements.lock
 	$(LOCK) pyproject.toml --extra embedded --extra speech --group build --group dev --output-file requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate proto/generate.in --output-file proto/generate.lock

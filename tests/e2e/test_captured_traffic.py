@@ -44,8 +44,6 @@ MAY_DIFFER: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda sent: [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": sent}]}],
     ),
     "input[].type": ("Responses: the same; an item without a type is a message", lambda sent: "message"),
-    "metadata": ("Responses: labels of what is kept, and it is kept here, not there", lambda sent: _MISSING),
-    "client_metadata": ("Responses: Codex's ids of a machine and its user's turns stay here", lambda sent: _MISSING),
 }
 """Paths of members that may reach the provider otherwise than the client sent them: why, and what it gets instead."""
 

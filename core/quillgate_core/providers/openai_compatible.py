@@ -36,6 +36,7 @@ from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText
 
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _DONE: Final = b"[DONE]"
+_CHOICES: Final = "choices"
 _LIMIT_MEMBERS: Final = ("max_tokens", "max_completion_tokens")
 _dumps = msgspec.json.Encoder().encode
 
@@ -166,7 +167,7 @@ class OpenAICompatible:
             async for events in pieces:
                 yield events
 
-    async def _create(self, url: str, body: bytes, *, list_member: str = "choices") -> dict[str, Any]:
+    async def _create(self, url: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
         response = await self._open(url, body)
         try:
             return self._answer_value(await response.read_all(), list_member)
@@ -174,7 +175,7 @@ class OpenAICompatible:
             response.close()
 
     async def _stream(
-        self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = "choices"
+        self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
         response = await self._open(url, body)
@@ -228,7 +229,9 @@ class OpenAICompatible:
         except JsonError as error:
             raise self._errors.unavailable("sent an answer that cannot be read") from error
         pieces = value.get(list_member)
-        if type(pieces) is not list or not pieces or any(type(piece) is not dict for piece in pieces):
+        if type(pieces) is not list or any(type(piece) is not dict for piece in pieces):
+            raise self._errors.unavailable(f"sent an answer without {list_member}")
+        if not pieces and list_member == _CHOICES:  # a response that ended early may have no output
             raise self._errors.unavailable(f"sent an answer without {list_member}")
         return value
 

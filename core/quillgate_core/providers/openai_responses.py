@@ -21,7 +21,7 @@ from quillgate_core.errors import InvalidRequest, QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.upstream import PreparedResponse
 
-_OURS: Final = ("previous_response_id", "background", "conversation", "metadata", "client_metadata")
+_OURS: Final = ("previous_response_id", "background", "conversation")
 _dumps = msgspec.json.Encoder().encode
 
 

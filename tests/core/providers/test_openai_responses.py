@@ -73,9 +73,20 @@ async def test_request_is_sent_whole(provider: OpenAICompatible, upstream: Scrip
         "store": False,
         "stream": False,
         "max_output_tokens": 300,
+        "metadata": {"a": "b"},
+        "client_metadata": {"c": "d"},
         "tools": [{"type": "web_search"}],
         "top_k": 5,
     }
+
+
+async def test_response_without_output_is_an_answer(provider: OpenAICompatible, upstream: ScriptedUpstream) -> None:
+    """A response that ended before it said anything is passed on, with its reason."""
+    ended = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}
+    upstream.script(json_answer(200, {**WHOLE, **ended}))
+    answer = await provider.create_response(_prepared(provider))
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert list(answer.output) == []
 
 
 @pytest.mark.parametrize("end", [b"", DONE], ids=["closed", "done"])

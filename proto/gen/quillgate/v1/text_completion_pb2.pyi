@@ -59,7 +59,9 @@ class TextCompletionRequest(google.protobuf.message.Message):
     suffix: builtins.str
     """What follows the generated text, for models that can fill in. Default: none."""
     max_tokens: builtins.int
-    """The most tokens to generate for each choice, at least 1. Default: 16."""
+    """The most tokens to generate for each choice; 0 only natively, with `echo`. Default: the provider's, 16 with OpenAI;
+    through chat the model's own limit.
+    """
     temperature: builtins.float
     """Sampling temperature, 0 to 2. Default: the provider's, usually 1."""
     top_p: builtins.float
