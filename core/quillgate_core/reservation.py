@@ -130,6 +130,8 @@ class Reservation:
     state: ReservationState
     remaining_messages: int | None
     replayed: bool
+    allowance_messages: int | None = field(default=None, compare=False)
+    """The day's allowance as it was then, None without a limit; no part of what was reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ class Receipt:
     remaining_messages: int | None
     is_pending: bool = False
     """Whether the charge is still on its way to the ledger, because the database is away."""
+    allowance_messages: int | None = field(default=None, compare=False)
+    """The day's allowance as it was then, None without a limit; no part of what was charged."""
 
 
 Outcome: TypeAlias = Reservation | Receipt | Exception

@@ -13,7 +13,9 @@ ANY = "*"
 #: What scripts may read beside the few headers that browsers always show.
 _EXPOSED = (
     "x-request-id, openai-processing-ms, openai-version, retry-after, x-should-retry, "
-    "x-quillgate-messages, x-quillgate-messages-remaining, x-quillgate-ignored"
+    "x-quillgate-messages, x-quillgate-messages-remaining, x-quillgate-ignored, "
+    "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _MAX_AGE_S = 600

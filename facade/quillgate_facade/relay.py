@@ -12,6 +12,7 @@ import grpc.aio
 from aiohttp import web
 
 from quillgate.v1.metering_service_pb2 import Receipt, Reservation
+from quillgate_facade.allowance import allowance_headers
 from quillgate_facade.answers import unexpected
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.core_client import CoreCall, call_metadata
@@ -23,7 +24,6 @@ from quillgate_facade.idempotency import idempotency_key_of
 from quillgate_facade.sse import DONE, STREAM_HEADERS, EventStream, error_frame
 
 MESSAGES_HEADER = "x-quillgate-messages"
-REMAINING_HEADER = "x-quillgate-messages-remaining"
 
 
 class StreamMessage(Protocol):
@@ -140,7 +140,7 @@ class Relay:
     def _open(self, exchange: Exchange, first: MessageT | None, wire: Wire[MessageT]) -> EventStream:
         headers = {**STREAM_HEADERS}
         if first is not None:
-            headers.update(_remaining_header(first.reservation))
+            headers.update(allowance_headers(first.reservation))
             headers.update(wire.headers(first))
         response = web.StreamResponse(headers=headers)
         exchange.stamp(response.headers)
@@ -210,10 +210,4 @@ class _Passage(Generic[MessageT]):
 
 def receipt_headers(receipt: Receipt) -> dict[str, str]:
     """Returns what a whole answer's head says of its charge."""
-    return {MESSAGES_HEADER: str(receipt.counted_messages), **_remaining_header(receipt)}
-
-
-def _remaining_header(account: Receipt | Reservation) -> dict[str, str]:
-    if not account.HasField("remaining_messages"):
-        return {}
-    return {REMAINING_HEADER: str(account.remaining_messages)}
+    return {MESSAGES_HEADER: str(receipt.counted_messages), **allowance_headers(receipt)}

@@ -28,6 +28,9 @@ async def test_answer_tells_what_it_cost(service: RunningService, connect: Conne
     raw = await connect(tenant.key).chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION)
     assert raw.headers["x-quillgate-messages"] == "1"
     assert raw.headers["x-quillgate-messages-remaining"] == "9"
+    assert raw.headers["x-ratelimit-limit-requests"] == "10"
+    assert raw.headers["x-ratelimit-remaining-requests"] == "9"
+    assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
 
 
 async def test_stream_without_usage(service: RunningService, connect: Connect) -> None:

@@ -92,6 +92,7 @@ def from_reservation(reservation: Reservation) -> metering_service_pb2.Reservati
         held_messages=reservation.held_messages,
         state=_STATES[reservation.state],
         remaining_messages=reservation.remaining_messages,
+        daily_message_allowance=reservation.allowance_messages,
     )
 
 
@@ -106,6 +107,7 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         usage_source=_SOURCES[receipt.usage_source],
         remaining_messages=receipt.remaining_messages,
         pending=receipt.is_pending,
+        daily_message_allowance=receipt.allowance_messages,
     )
 
 

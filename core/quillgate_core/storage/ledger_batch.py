@@ -331,6 +331,7 @@ class LedgerBatch:
             row.state,
             self._remaining_messages(row.workspace_id, self.day),
             is_replayed,
+            self._allowances[row.workspace_id],
         )
 
     def _receipt(self, row: LedgerRow) -> Receipt:
@@ -342,6 +343,7 @@ class LedgerBatch:
             Usage(row.prompt_tokens, row.cached_tokens, row.completion_tokens),
             row.usage_source,
             self._remaining_messages(row.workspace_id, row.day),
+            allowance_messages=self._allowances[row.workspace_id],
         )
 
 

@@ -123,6 +123,7 @@ class Reservation(google.protobuf.message.Message):
     HELD_MESSAGES_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
+    DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -135,6 +136,8 @@ class Reservation(google.protobuf.message.Message):
     """Where it stands."""
     remaining_messages: builtins.int
     """What is left of the day's allowance after it, in messages. Absent: the workspace has no limit."""
+    daily_message_allowance: builtins.int
+    """The workspace's allowance of messages per day. Absent: the workspace has no limit."""
     def __init__(
         self,
         *,
@@ -144,9 +147,13 @@ class Reservation(google.protobuf.message.Message):
         held_messages: builtins.int = ...,
         state: global___ReservationState.ValueType = ...,
         remaining_messages: builtins.int | None = ...,
+        daily_message_allowance: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "remaining_messages", b"remaining_messages"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "day", b"day", "held_messages", b"held_messages", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "state", b"state", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "held_messages", b"held_messages", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "state", b"state", "workspace_id", b"workspace_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
 
 global___Reservation = Reservation
@@ -165,6 +172,7 @@ class Receipt(google.protobuf.message.Message):
     USAGE_SOURCE_FIELD_NUMBER: builtins.int
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
     PENDING_FIELD_NUMBER: builtins.int
+    DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -183,6 +191,8 @@ class Receipt(google.protobuf.message.Message):
     """Whether the charge is not durable yet, because the database was away at the end of the answer. It lands when the
     database is back.
     """
+    daily_message_allowance: builtins.int
+    """The workspace's allowance of messages per day. Absent: the workspace has no limit, or the charge is pending."""
     @property
     def usage(self) -> global___TokenUsage:
         """The usage that the charge follows from."""
@@ -198,9 +208,13 @@ class Receipt(google.protobuf.message.Message):
         usage_source: global___UsageSource.ValueType = ...,
         remaining_messages: builtins.int | None = ...,
         pending: builtins.bool = ...,
+        daily_message_allowance: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "counted_messages", b"counted_messages", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "counted_messages", b"counted_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
 
 global___Receipt = Receipt
