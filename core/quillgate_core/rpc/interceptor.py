@@ -5,6 +5,7 @@ the in-process channel alike. Plain `def` servicers run in a small thread pool.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -26,6 +27,9 @@ from quillgate_core.rpc.credentials import idempotency_key_of, presented_key, re
 from quillgate_core.rpc.status import grpc_code, status_text, trailing_metadata
 
 log = logging.getLogger(__name__)
+
+READ_OUT_S = 2.0
+"""How long the rest of a refused upload is read."""
 
 #: The only methods that anybody may call without a key.
 PUBLIC_METHODS = frozenset(
@@ -109,6 +113,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         await self._enter(context, request_id, asked, cached=False)
                         return await serve(request, context)
             except Exception as error:
+                if not repeatable:
+                    await _read_out(request)
                 await _abort(context, error, request_id)
 
         return gate
@@ -136,6 +142,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                             async for response in responses:
                                 yield response
             except Exception as error:
+                if not repeatable:
+                    await _read_out(request)
                 await _abort(context, error, request_id)
 
         return gate
@@ -159,6 +167,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await asyncio.get_running_loop().run_in_executor(self._threads, run, serve, request, context)
 
         return threaded
+
+
+async def _read_out(requests: Any) -> None:
+    """Reads what a caller still sends, a moment long: its gRPC may report a broken write instead of our status."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(READ_OUT_S):
+            async for _ in requests:
+                pass
 
 
 async def _abort(context: Any, error: Exception, request_id: str) -> None:
