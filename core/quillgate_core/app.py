@@ -31,9 +31,9 @@ from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.metering import Metering
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.providers import pocketsphinx
+from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.echo import Echo
-from quillgate_core.providers.openai_compatible import OpenAICompatible
-from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.responses import Responses
 from quillgate_core.rpc.call import current_idempotency
 from quillgate_core.rpc.capacity import Capacity
@@ -56,7 +56,7 @@ from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
-from quillgate_core.upstream import ChatProvider, ResponseProvider, TextProvider, TranscriptionProvider
+from quillgate_core.upstream import Account
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -110,9 +110,9 @@ class Core:
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
         self._response_store = PostgresResponseStore(database.engine, timedelta(days=config.response_retention_days))
         self.stored_responses = StoredResponses(self._response_store)
-        self._providers = _providers(config)
-        self._transcribers = _transcribers(config)
-        self._catalogue = Catalogue(config.catalogue.models, providers=(*self._providers, *self._transcribers))
+        self._pool = HttpPool()
+        self._accounts = _accounts(config, self._pool)
+        self._catalogue = Catalogue(config.catalogue.models, providers=self._accounts)
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
@@ -154,11 +154,7 @@ class Core:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        closing = [provider.close() for provider in self._providers.values()]
-        closing += [provider.close() for provider in self._transcribers.values()]
-        closed = await asyncio.gather(*closing, return_exceptions=True)
-        for error in filter(None, closed):
-            log.error("a provider's connections could not be closed", exc_info=error)
+        await self._pool.close()
         await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
         await self._once(self.keys.flush_last_used)
         await self._blocking(self.metering.end_lease)
@@ -187,19 +183,22 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        completions = Completions(self._catalogue, self._providers, self.metering)
-        texts = TextCompletions(
-            self._catalogue, self._providers, self.metering, text_providers=_text_providers(self._providers)
-        )
+        accounts = self._accounts.items()
+        chat = {name: account.chat for name, account in accounts if account.chat is not None}
+        text = {name: account.text for name, account in accounts if account.text is not None}
+        native = {name: account.responses for name, account in accounts if account.responses is not None}
+        hearing = {name: account.transcriptions for name, account in accounts if account.transcriptions is not None}
+        completions = Completions(self._catalogue, chat, self.metering)
+        texts = TextCompletions(self._catalogue, chat, self.metering, text_providers=text)
         responses = Responses(
             self._catalogue,
-            self._providers,
+            chat,
             self.metering,
             self._response_store,
-            response_providers=_response_providers(self._providers),
+            response_providers=native,
             blocking=self._blocking,
         )
-        transcriptions = Transcriptions(self._catalogue, self._transcribers, self.metering)
+        transcriptions = Transcriptions(self._catalogue, hearing, self.metering)
         service = CompletionService(completions, texts=texts, responses=responses, transcriptions=transcriptions)
         completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(service, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._catalogue), server)
@@ -241,39 +240,9 @@ class Core:
         return run()
 
 
-def _providers(config: Config) -> Mapping[str, ChatProvider]:
-    remote = (
-        OpenAICompatible(
-            name=provider.name,
-            base_url=provider.base_url,
-            api_key=provider.api_key,
-            native_endpoints=provider.native_endpoints,
-        )
-        for provider in config.providers
-    )
-    return {ECHO: Echo()} | {provider.name: provider for provider in remote}
-
-
-def _transcribers(config: Config) -> Mapping[str, TranscriptionProvider]:
-    remote: dict[str, TranscriptionProvider] = {
-        provider.name: OpenAITranscriptions(name=provider.name, base_url=provider.base_url, api_key=provider.api_key)
-        for provider in config.providers
-    }
-    return remote | ({pocketsphinx.NAME: pocketsphinx.PocketSphinx()} if pocketsphinx.is_installed() else {})
-
-
-def _response_providers(providers: Mapping[str, ChatProvider]) -> Mapping[str, ResponseProvider]:
-    """Returns the providers that the configuration says speak the Responses API themselves."""
-    return {
-        name: provider
-        for name, provider in providers.items()
-        if "responses" in provider.native_endpoints and isinstance(provider, OpenAICompatible)
-    }
-
-
-def _text_providers(providers: Mapping[str, ChatProvider]) -> Mapping[str, TextProvider]:
-    return {
-        name: provider
-        for name, provider in providers.items()
-        if isinstance(provider, OpenAICompatible) and "completions" in provider.native_endpoints
-    }
+def _accounts(config: Config, pool: HttpPool) -> Mapping[str, Account]:
+    """Returns the gateway's own accounts, by provider."""
+    accounts = {ECHO: Account(ECHO, chat=Echo())}
+    if pocketsphinx.is_installed():
+        accounts[pocketsphinx.NAME] = Account(pocketsphinx.NAME, transcriptions=pocketsphinx.PocketSphinx())
+    return accounts | {provider.name: make_account(provider, pool) for provider in config.providers}

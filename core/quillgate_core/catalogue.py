@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from quillgate_core.errors import ModelNotFound
+from quillgate_core.pricing import Price
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 Endpoint = Literal["chat.completions", "completions", "responses", "audio.transcriptions"]
@@ -33,10 +34,19 @@ _Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
 class ModelUpstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One way to serve a model: a provider, and the provider's own name for the model."""
+    """One way to serve a model: a provider, and the provider's own name for the model.
+
+    Upstreams are tried in their order. Those with the same `priority` are equals, among which the least busy and
+    fastest is asked first, or, where their `weight` differs, each as often as its weight says.
+    """
 
     provider: _Id
     model: _Id
+    priority: Annotated[int, msgspec.Meta(ge=0, le=1_000)] | None = None
+    """Lower is tried first. None: its place in the list, from 0."""
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
+    price: Price | None = None
+    """What the provider charges. None: not known."""
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,10 +12,11 @@ for `quillgate/echo`.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,14 +47,30 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
+Protocol = Literal["openai", "anthropic", "gemini"]
+"""What a provider speaks; each is a file in `providers/`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """An OpenAI-compatible provider that is switched on."""
+    """A provider as it can be reached."""
 
     name: str
     base_url: str
     api_key: Secret | None
+    """The gateway's own key; None: the provider needs none, or serves only workspaces that bring theirs."""
     native_endpoints: frozenset[Endpoint] = CHAT_ONLY
+    protocol: Protocol = "openai"
+    dialect: str = ""
+    """How its OpenAI differs, by the name of a vendor. Empty: by `name`, if that is one."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every request."""
+    is_trusted: bool = False
+    """Whether the operator named its host, which then may be plain http and have a private address."""
+    max_in_flight: int = 0
+    """Most requests that one core process has under way there; 0: no limit."""
+    discover: bool = True
+    """Whether its own list of models is read."""
 
 
 class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,10 +80,16 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key_env: str = ""
     base_url_env: str = ""
     native_endpoints: tuple[Endpoint, ...] = ("chat.completions",)
+    protocol: Protocol = "openai"
+    dialect: str = ""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    max_in_flight: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    discover: bool = True
 
-    def switch_on(self, name: str, environ: Mapping[str, str]) -> ProviderConfig | None:
+    def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
         """Returns the provider with its key from the environment, None if it needs one that is not there.
 
+        The host of one that `is_bundled` is trusted only if the environment names it.
         Raises ConfigError, without any value, for a variable that cannot be used.
         """
         key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
@@ -82,7 +105,18 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(problems)
         # Whoever puts another server in the provider's place rarely puts one that speaks everything it does.
         native = CHAT_ONLY if base_url else frozenset(self.native_endpoints)
-        return ProviderConfig(name, (base_url or self.base_url).rstrip("/"), Secret(key) if key else None, native)
+        return ProviderConfig(
+            name,
+            (base_url or self.base_url).rstrip("/"),
+            Secret(key) if key else None,
+            native,
+            protocol=self.protocol,
+            dialect=self.dialect,
+            headers=self.headers,
+            is_trusted=bool(base_url) or not is_bundled,
+            max_in_flight=self.max_in_flight,
+            discover=self.discover,
+        )
 
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -108,7 +142,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         problems: list[str] = []
         for name, entry in self.providers.items():
             try:
-                provider = entry.switch_on(name, environ)
+                provider = entry.switch_on(name, environ, is_bundled=entry == _bundled().providers.get(name))
             except ConfigError as error:
                 problems.extend(error.problems)
                 continue
@@ -138,7 +172,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_catalogue(path: Path | None) -> CatalogueFile:
     """Reads the bundled catalogue and the operator's file on top; raises ConfigError."""
-    bundled = _parse(files("quillgate_core").joinpath("models.toml").read_bytes(), "models.toml")
+    bundled = _bundled()
     if path is None:
         return bundled
     try:
@@ -151,6 +185,11 @@ def read_catalogue(path: Path | None) -> CatalogueFile:
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return catalogue
+
+
+@cache
+def _bundled() -> CatalogueFile:
+    return _parse(files("quillgate_core").joinpath("models.toml").read_bytes(), "models.toml")
 
 
 def _parse(data: bytes, name: str) -> CatalogueFile:

@@ -11,19 +11,22 @@
     │   ├── KeyNotFound                 KEY_NOT_FOUND           key_id
     │   ├── WorkspaceNotFound           WORKSPACE_NOT_FOUND     workspace_id
     │   ├── ReservationNotFound         RESERVATION_NOT_FOUND   request_id
-    │   └── ResponseNotFound            RESPONSE_NOT_FOUND      response_id
+    │   ├── ResponseNotFound            RESPONSE_NOT_FOUND      response_id
+    │   └── ProviderCredentialNotFound  PROVIDER_CREDENTIAL_NOT_FOUND   provider
     ├── Conflict
     │   ├── DuplicateRequest            DUPLICATE_REQUEST       request_id
     │   ├── ReservationClosed           RESERVATION_CLOSED      request_id, state
     │   ├── DuplicateInProgress         DUPLICATE_IN_PROGRESS   request_id
     │   ├── AlreadyCompleted            ALREADY_COMPLETED       request_id
     │   ├── IdempotencyMismatch         IDEMPOTENCY_MISMATCH    request_id
-    │   └── KeyRevoked                  KEY_REVOKED             key_id
+    │   ├── KeyRevoked                  KEY_REVOKED             key_id
+    │   └── AliasTaken                  ALIAS_TAKEN             alias
     ├── AllowanceExhausted              ALLOWANCE_EXHAUSTED     workspace_id, allowance, remaining_messages, reset_time
     ├── ProviderError
     │   ├── ProviderRejected            PROVIDER_REJECTED       provider, code, param
     │   ├── ProviderUnavailable         PROVIDER_UNAVAILABLE    provider
-    │   └── ProviderTimeout             PROVIDER_TIMEOUT        provider
+    │   ├── ProviderTimeout             PROVIDER_TIMEOUT        provider
+    │   └── ProviderCredentialRejected  PROVIDER_CREDENTIAL_REJECTED    provider
     └── Overloaded                      OVERLOADED              retry_after_s
 
 Only `rpc/` knows gRPC codes and only the facade knows HTTP; nothing here may import either. The reasons and their
@@ -130,6 +133,15 @@ class ResponseNotFound(NotFound):
         super().__init__(f"Response with id '{response_id}' not found.", response_id=response_id)
 
 
+class ProviderCredentialNotFound(NotFound):
+    """The workspace has no key of its own with the provider."""
+
+    reason = "PROVIDER_CREDENTIAL_NOT_FOUND"
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"The workspace has no key of its own with the provider `{provider}`.", provider=provider)
+
+
 class Conflict(QuillgateError):
     """The request contradicts what is already recorded; sending it again cannot help."""
 
@@ -198,6 +210,15 @@ class KeyRevoked(Conflict):
         super().__init__(f"The key `{key_id}` is revoked.", key_id=key_id)
 
 
+class AliasTaken(Conflict):
+    """The alias is the id of a model."""
+
+    reason = "ALIAS_TAKEN"
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(f"`{alias}` is the id of a model and cannot be an alias.", alias=alias)
+
+
 class AllowanceExhausted(QuillgateError):
     """The workspace has too few messages left today; `reset_time` is the next UTC midnight, RFC 3339."""
 
@@ -224,6 +245,19 @@ class ProviderTimeout(ProviderError):
     """The provider did not answer, or stalled, longer than its limit."""
 
     reason = "PROVIDER_TIMEOUT"
+
+
+class ProviderCredentialRejected(ProviderError):
+    """The provider refused the workspace's own key; the gateway's own was not used instead."""
+
+    reason = "PROVIDER_CREDENTIAL_REJECTED"
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(
+            f"The provider `{provider}` refused your workspace's own key for it. Ask whoever administers the workspace "
+            "to set a new one.",
+            provider=provider,
+        )
 
 
 class Overloaded(QuillgateError):

@@ -7,13 +7,46 @@ exceptions of `errors`.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent, TranscriptionOptions
-from quillgate_core.catalogue import Endpoint
+from quillgate_core.catalogue import Modality
+from quillgate_core.pricing import Price
+
+Capability: TypeAlias = Literal[
+    "stream",
+    "tools",
+    "parallel_tools",
+    "images",
+    "files",
+    "audio",
+    "reasoning",
+    "json_object",
+    "json_schema",
+    "logprobs",
+    "choices",
+    "cache_control",
+    "completions",
+    "responses",
+    "transcriptions",
+]
+"""What a provider can be asked for besides text: `files` are PDF and other documents, `choices` is `n` above 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is particular to a provider, as far as others must know it."""
+
+    cached_tokens: Literal["inside", "outside"]
+    """Whether the provider's own count of prompt tokens includes those read from a cache. Its adapter adds them where
+    it does not, so that a `CompletionUsage` always has them inside."""
+    cancel_stops_bill: bool
+    """Whether closing the connection ends the provider's work and its bill."""
+    supports: frozenset[Capability]
+    """What it can be asked for; the rest raises InvalidRequest in `prepare_chat`, or goes through chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +65,8 @@ class ChatProvider(Protocol):
         """The provider's name in the catalogue, errors and ledger, such as `openrouter`."""
 
     @property
-    def native_endpoints(self) -> frozenset[Endpoint]:
-        """What the provider speaks itself; for the rest of a language model's endpoints chat is used."""
+    def traits(self) -> Traits:
+        """What is particular to it."""
 
     def prepare_chat(
         self, request: ChatCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
@@ -58,9 +91,6 @@ class ChatProvider(Protocol):
         answer was whole is the caller's to judge. Raises like create_chat, also between chunks. Closing the iterator
         (`aclose`) or cancelling the task closes the connection to the provider.
         """
-
-    async def close(self) -> None:
-        """Closes idle connections. Nothing may be under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +152,6 @@ class TranscriptionProvider(Protocol):
         A provider that cannot stream gives the whole text as one delta and the end.
         """
 
-    async def close(self) -> None:
-        """Closes what is idle. Nothing may be under way."""
-
 
 @dataclass(frozen=True, slots=True)
 class PreparedResponse:
@@ -164,3 +191,46 @@ class ResponseProvider(Protocol):
 
         An `error` event and `response.failed` are raised.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as a provider's own list tells it; None or empty is what the list does not say."""
+
+    model: str
+    """The provider's name for it."""
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    input_modalities: tuple[Modality, ...] = ()
+    output_modalities: tuple[Modality, ...] = ()
+    price: Price | None = None
+    description: str = ""
+    created: int = 0
+
+
+class ModelLister(Protocol):
+    """A service that tells which models it has."""
+
+    async def list_models(self) -> Sequence[ListedModel]:
+        """Asks the provider, with the account's key; raises as create_chat does.
+
+        It costs nothing, so it is also how a key is tried: a key that the provider refuses raises ProviderUnavailable
+        for the gateway's own, ProviderCredentialRejected for a workspace's.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A provider and one key with it: what can be asked, endpoint by endpoint. None: the provider has no such thing."""
+
+    provider: str
+    """The provider's name in the catalogue."""
+    byok: bool = False
+    """Whether the key is a workspace's own."""
+    chat: ChatProvider | None = None
+    text: TextProvider | None = None
+    responses: ResponseProvider | None = None
+    transcriptions: TranscriptionProvider | None = None
+    lister: ModelLister | None = None
+    max_in_flight: int = 0
+    """Most requests that one core process has under way there; 0: no limit."""

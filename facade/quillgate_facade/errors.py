@@ -90,18 +90,21 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "WORKSPACE_NOT_FOUND": Row(404, INVALID_REQUEST, "workspace_not_found"),
         "RESERVATION_NOT_FOUND": Row(404, INVALID_REQUEST, "reservation_not_found"),
         "RESPONSE_NOT_FOUND": Row(404, INVALID_REQUEST),
+        "PROVIDER_CREDENTIAL_NOT_FOUND": Row(404, INVALID_REQUEST, "provider_credential_not_found"),
         "DUPLICATE_REQUEST": Row(409, INVALID_REQUEST, "duplicate_request", retry=False),
         "RESERVATION_CLOSED": Row(409, INVALID_REQUEST, "reservation_closed", retry=False),
         "DUPLICATE_IN_PROGRESS": Row(409, INVALID_REQUEST, "duplicate_in_progress", retry=False),
         "ALREADY_COMPLETED": Row(409, INVALID_REQUEST, "already_completed", retry=False),
         "IDEMPOTENCY_MISMATCH": Row(422, INVALID_REQUEST, "idempotency_mismatch", retry=False),
         "KEY_REVOKED": Row(409, INVALID_REQUEST, "key_revoked", retry=False),
+        "ALIAS_TAKEN": Row(409, INVALID_REQUEST, "alias_taken", retry=False),
         "ALLOWANCE_EXHAUSTED": Row(
             429, "insufficient_quota", "insufficient_quota", retry=False, retry_after="reset_time"
         ),
         "PROVIDER_REJECTED": Row(400, INVALID_REQUEST),
         "PROVIDER_UNAVAILABLE": Row(502, SERVER_ERROR),
         "PROVIDER_TIMEOUT": Row(504, SERVER_ERROR),
+        "PROVIDER_CREDENTIAL_REJECTED": Row(401, INVALID_REQUEST, "provider_credential_rejected"),
         "OVERLOADED": Row(503, SERVER_ERROR, retry_after="retry_after_s"),
         "INTERNAL": Row(500, SERVER_ERROR),
     }

@@ -7,8 +7,9 @@ from typing import Any
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_codec import provider_chat_answer, provider_chat_chunk
-from quillgate_core.catalogue import Endpoint
-from quillgate_core.upstream import PreparedChat
+from quillgate_core.upstream import PreparedChat, Traits
+
+TRAITS = Traits(cached_tokens="inside", cancel_stops_bill=True, supports=frozenset())
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
@@ -66,7 +67,7 @@ class FakeProvider:
     steps: Sequence[Step] = ()
     prepare_failures: list[Exception | None] = field(default_factory=list)
     name: str = "fake"
-    native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"})
+    traits: Traits = TRAITS
     prepared: list[Prepared] = field(default_factory=list)
     dispatched: int = 0
     closed: int = 0
@@ -100,9 +101,6 @@ class FakeProvider:
                     await self._perform(step)
         finally:
             self.closed += 1
-
-    async def close(self) -> None:
-        pass
 
     async def _perform(self, step: Step) -> None:
         if isinstance(step, BaseException):

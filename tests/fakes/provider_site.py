@@ -4,6 +4,7 @@ from fakes.scripted_upstream import ScriptedUpstream
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
 from quillgate_codec import chat_request
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
@@ -16,19 +17,18 @@ class ProviderSite:
 
     def __init__(self, upstream: ScriptedUpstream) -> None:
         self.upstream = upstream
-        self.providers: list[OpenAICompatible] = []
+        self.pool = HttpPool()
 
     def provider(self, limits: ProviderLimits | None = None, *, path: str = "") -> OpenAICompatible:
-        """Makes a provider, closed with the site."""
-        provider = OpenAICompatible(
+        """Makes a provider on the site's pool."""
+        return OpenAICompatible(
             name="fake",
             base_url=self.upstream.base_url + path,
             api_key=Secret("house-key-42"),
+            pool=self.pool,
             limits=limits or ProviderLimits(),
             extra_headers={"X-Title": "Quillgate"},
         )
-        self.providers.append(provider)
-        return provider
 
     async def create(self, limits: ProviderLimits | None = None) -> ChatCompletion:
         """Asks for a whole answer."""

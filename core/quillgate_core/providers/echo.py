@@ -27,9 +27,8 @@ from quillgate.v1.chat_completion_pb2 import (
     Tool,
     ToolCall,
 )
-from quillgate_core.catalogue import Endpoint
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.upstream import PreparedChat
+from quillgate_core.upstream import PreparedChat, Traits
 
 MODEL_ID: Final = "quillgate/echo"
 MODEL_DESCRIPTION: Final = "Answers with your last message, word by word. A diagnostic tool, no language model."
@@ -56,7 +55,11 @@ class Echo:
     tried and comes to an end. `clock` returns seconds since 1970 and dates the answers.
     """
 
-    native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"})
+    traits = Traits(
+        cached_tokens="inside",
+        cancel_stops_bill=True,
+        supports=frozenset({"stream", "tools", "images", "files", "audio", "json_object", "json_schema", "choices"}),
+    )
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -118,9 +121,6 @@ class Echo:
                 await asyncio.sleep(0)
         head.usage.CopyFrom(_usage(request, answer))
         yield [head]
-
-    async def close(self) -> None:
-        """Does nothing: there is nothing to close."""
 
 
 def _answer(request: ChatCompletionRequest) -> _Answer:

@@ -7,7 +7,7 @@ few members that routing and metering decide. It must not log: everything here i
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args
 
 import msgspec
 from yarl import URL
@@ -24,20 +24,25 @@ from quillgate_codec import (
     provider_text_completion,
     text_completion_request,
 )
-from quillgate_core.catalogue import Endpoint
 from quillgate_core.errors import InvalidRequest, QuillgateError
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
-from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText
+from quillgate_core.upstream import Capability, PreparedChat, PreparedResponse, PreparedText, Traits
 
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _DONE: Final = b"[DONE]"
 _CHOICES: Final = "choices"
 _LIMIT_MEMBERS: Final = ("max_tokens", "max_completion_tokens")
+_TRAITS: Final = Traits(
+    cached_tokens="inside",
+    cancel_stops_bill=True,
+    supports=frozenset(get_args(Capability)) - {"completions", "responses", "transcriptions"},
+)
 _dumps = msgspec.json.Encoder().encode
 
 PieceT = TypeVar("PieceT")
@@ -67,11 +72,11 @@ class OpenAICompatible:
         name: str,
         base_url: str,
         api_key: Secret | None = None,
+        pool: HttpPool,
+        is_trusted: bool = True,
         limits: ProviderLimits = _DEFAULT_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
-        native_endpoints: frozenset[Endpoint] = frozenset({"chat.completions"}),
     ) -> None:
-        self.native_endpoints = native_endpoints
         self._name = name
         base_url = _checked_base_url(base_url)
         self._chat_url = base_url + "/chat/completions"
@@ -80,7 +85,13 @@ class OpenAICompatible:
         self._limits = limits
         self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
         self._errors = ProviderErrors(name, api_key)
-        self._http = ProviderHttp(_headers(api_key, extra_headers or {}), limits, self._errors)
+        headers = _headers(api_key, extra_headers or {})
+        self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular to it."""
+        return _TRAITS
 
     @property
     def name(self) -> str:
@@ -202,10 +213,6 @@ class OpenAICompatible:
                 self._http.finish(response)
             else:
                 response.close()
-
-    async def close(self) -> None:
-        """Closes idle connections."""
-        await self._http.close()
 
     async def _open(self, url: str, body: bytes) -> ProviderResponse:
         """Returns a response with a good status; raises for every other one."""

@@ -12,6 +12,7 @@ import aiohttp
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent
 from quillgate_codec import JsonError, load_json, provider_transcription, provider_transcription_event
 from quillgate_core.errors import QuillgateError
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
 from quillgate_core.providers.provider_limits import ProviderLimits
@@ -28,13 +29,20 @@ class OpenAITranscriptions:
     """A TranscriptionProvider over HTTP; `base_url` as for OpenAICompatible."""
 
     def __init__(
-        self, *, name: str, base_url: str, api_key: Secret | None = None, limits: ProviderLimits = _DEFAULT_LIMITS
+        self,
+        *,
+        name: str,
+        base_url: str,
+        api_key: Secret | None = None,
+        pool: HttpPool,
+        is_trusted: bool = True,
+        limits: ProviderLimits = _DEFAULT_LIMITS,
     ) -> None:
         self._name = name
         self._url = base_url.rstrip("/") + "/audio/transcriptions"
         self._limits = limits
         self._errors = ProviderErrors(name, api_key)
-        self._http = ProviderHttp(_headers(api_key), limits, self._errors)
+        self._http = ProviderHttp(_headers(api_key), limits, self._errors, pool=pool, is_trusted=is_trusted)
 
     @property
     def name(self) -> str:
@@ -73,10 +81,6 @@ class OpenAITranscriptions:
                 raise failure
         finally:
             response.close()
-
-    async def close(self) -> None:
-        """Closes idle connections."""
-        await self._http.close()
 
     async def _open(self, task: TranscriptionTask, *, stream: bool) -> ProviderResponse:
         """Returns a response with a good status; raises for every other one."""

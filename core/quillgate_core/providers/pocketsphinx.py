@@ -114,9 +114,6 @@ class PocketSphinx:
                     yield [TranscriptionEvent(type="transcript.text.delta", delta=delta)]
         yield [TranscriptionEvent(type="transcript.text.done", text=text)]
 
-    async def close(self) -> None:
-        """Does nothing: no process outlives its request."""
-
     async def _hear(self, task: TranscriptionTask) -> AsyncGenerator[_Segment | float, None]:
         """Yields the length of the sound in seconds, then what is said; the process is gone when this ends."""
         try:

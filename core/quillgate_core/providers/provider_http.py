@@ -1,4 +1,4 @@
-"""The HTTP side of a provider: one connection pool, bounded in time and size, with every failure as one of our errors.
+"""The HTTP side of a provider: requests bounded in time and size, with every failure as one of our errors.
 
 Connections are kept and reused. An answer that is not read to its end costs its connection: closing is how a provider
 learns that nobody listens any more. It must not know what a body means, nor log one; it never retries and never
@@ -8,15 +8,14 @@ follows a redirect, because both would send a prompt where nobody decided to sen
 import asyncio
 import io
 from collections.abc import Mapping
-from functools import partial
 from typing import Final
 
 import aiohttp
 
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_limits import ProviderLimits
 
-_DNS_CACHE_S: Final = 60
 _DRAIN_S: Final = 1.0
 _DRAIN_BYTES: Final = 64 * 1024
 _ONE_PIECE_BYTES: Final = 1024 * 1024
@@ -78,6 +77,11 @@ class ProviderResponse:
         """Closes the connection unless the body was read to its end, which has freed it for reuse."""
         self._response.close()
 
+    @property
+    def raw(self) -> aiohttp.ClientResponse:
+        """The response as the HTTP client has it."""
+        return self._response
+
     def is_at_end(self) -> bool:
         """Tells whether the body was read to its end."""
         return self._response.content.at_eof()
@@ -97,25 +101,48 @@ class ProviderResponse:
 
 
 class ProviderHttp:
-    """Posts to one provider. The pool is made at the first request, in the loop that runs then."""
+    """Sends requests to one provider with the headers of one account; `is_trusted` as HttpPool has it."""
 
-    def __init__(self, headers: Mapping[str, str], limits: ProviderLimits, errors: ProviderErrors) -> None:
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        limits: ProviderLimits,
+        errors: ProviderErrors,
+        *,
+        pool: HttpPool,
+        is_trusted: bool = True,
+    ) -> None:
         self._headers = dict(headers)
         self._limits = limits
         self._errors = errors
-        self._session: aiohttp.ClientSession | None = None
-        self._drains: set[asyncio.Task[None]] = set()
+        self._pool = pool
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_s)
+        self._is_trusted = is_trusted
 
     async def post(self, url: str, body: bytes | aiohttp.FormData) -> ProviderResponse:
         """Sends the body and returns once headers have arrived; raises ProviderTimeout or ProviderUnavailable.
 
         Cancelling closes the connection.
         """
+        return await self._send("POST", url, _payload(body))
+
+    async def get(self, url: str) -> ProviderResponse:
+        """Asks for what is at the address, as `post` does."""
+        return await self._send("GET", url, None)
+
+    async def _send(
+        self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
+    ) -> ProviderResponse:
+        if not self._is_trusted and not url.startswith("https://"):
+            raise self._errors.unavailable("could not be reached: its address is not https")
         start_time = asyncio.get_running_loop().time()
         limit_s = min(self._limits.first_byte_s, self._limits.total_s)
         try:
             async with asyncio.timeout_at(start_time + limit_s):
-                response = await self._open_session().post(url, data=_payload(body), allow_redirects=False)
+                session = self._pool.session(is_trusted=self._is_trusted)
+                response = await session.request(
+                    method, url, data=payload, headers=self._headers, allow_redirects=False, timeout=self._timeout
+                )
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -127,35 +154,7 @@ class ProviderHttp:
         if response.is_at_end():
             response.close()
             return
-        task = asyncio.get_running_loop().create_task(response.drain())
-        self._drains.add(task)
-        # A callback, because a task that is cancelled before it starts runs no `finally` of its own.
-        task.add_done_callback(partial(self._end_drain, response))
-
-    async def close(self) -> None:
-        """Closes the pool."""
-        for task in self._drains:
-            task.cancel()
-        await asyncio.gather(*self._drains, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _end_drain(self, response: ProviderResponse, task: asyncio.Task[None]) -> None:
-        self._drains.discard(task)
-        response.close()
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # No limit on connections: how many requests run at once is decided before a provider is asked.
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_CACHE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
-                trust_env=False,
-            )
-        return self._session
+        self._pool.drain(response.raw, response.drain())
 
 
 def _payload(body: bytes | aiohttp.FormData) -> bytes | io.BytesIO | aiohttp.FormData:

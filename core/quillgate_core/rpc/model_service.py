@@ -35,6 +35,12 @@ class ModelService(ModelServiceServicer):
             raise ModelNotFound(request.id)
         return pb.GetModelResponse(model=_model(model))
 
+    async def ExplainModel(  # noqa: N802
+        self, request: pb.ExplainModelRequest, context: Any
+    ) -> pb.ExplainModelResponse:
+        """Tells where a request would go."""
+        raise NotImplementedError
+
 
 def _model(model: Model) -> pb.Model:
     return pb.Model(

@@ -2,7 +2,8 @@
 
 A workspace owns keys, ledger rows and daily rows. A key owns one secret, or two while a rotation overlaps. Every
 request is one `ledger` row; `daily_message_count` is the sum of a workspace's rows of one UTC day and the row that is
-locked to check the allowance. A workspace's responses are kept for the retention time, each in a row of its own.
+locked to check the allowance. A workspace's responses are kept for the retention time, each in a row of its own. A row
+that ended is never changed: what is learnt later is a row of `ledger_adjustments`, and is in the sums as well.
 """
 
 from sqlalchemy import (
@@ -13,15 +14,17 @@ from sqlalchemy import (
     Date,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -44,6 +47,13 @@ workspaces = Table(
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("store_responses", Boolean, nullable=False, server_default="true", comment="whether responses may be kept"),
+    Column(
+        "credential_revision",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="grows with every change of its provider_credentials",
+    ),
     CheckConstraint("daily_message_allowance >= 0", name="allowance_not_negative"),
 )
 
@@ -94,6 +104,31 @@ daily_message_count = Table(
     Column("cached_tokens", BigInteger, nullable=False, server_default="0", comment="prompt tokens read from a cache"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("request_count", BigInteger, nullable=False, server_default="0", comment="ended requests that were charged"),
+    Column(
+        "byok_message_count",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="messages counted with the workspace's own provider keys; in no column above",
+    ),
+    Column("byok_input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("byok_output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("byok_request_count", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "cost_picodollars",
+        Numeric(30, 0),
+        nullable=False,
+        server_default="0",
+        comment="what providers charge at list price, as far as it is known",
+    ),
+    Column("byok_cost_picodollars", Numeric(30, 0), nullable=False, server_default="0"),
+    Column(
+        "unpriced_request_count",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="charged requests of both kinds whose price is not known",
+    ),
     CheckConstraint("held_messages >= 0", name="held_not_negative"),
     postgresql_with={"fillfactor": "50"},
 )
@@ -124,10 +159,30 @@ ledger = Table(
     Column("settle_time", DateTime(timezone=True)),
     Column("idempotency_key", Text, comment="the caller's; one row that is not released may have it"),
     Column("request_hash", LargeBinary, comment="SHA-256 of what was asked, beside an idempotency_key"),
+    Column(
+        "byok",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="served with the workspace's own provider key: not drawn from the allowance",
+    ),
+    Column("cost_picodollars", BigInteger, comment="what the provider charges at list price; null: not known"),
+    Column(
+        "upstream_request_id",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="the provider's id of the answer, where true usage can be asked for later",
+    ),
     CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name="state_known"),
     Index("ix_ledger_open", "owner", postgresql_where=text("state = 'open'")),
     CheckConstraint("octet_length(request_hash) = 32", name="request_hash_length"),
     Index("ix_ledger_day", "workspace_id", "day"),
+    Index(
+        "ix_ledger_unsure",
+        "settle_time",
+        postgresql_where=text("upstream_request_id <> '' AND usage_source IN ('estimate', 'hold')"),
+    ),
     Index(
         "ix_ledger_idempotency_key",
         "workspace_id",
@@ -148,4 +203,75 @@ responses = Table(
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("expire_time", DateTime(timezone=True), nullable=False, index=True, comment="not shown from then on"),
     CheckConstraint("own_input_from >= 0", name="own_input_from_not_negative"),
+)
+
+ledger_adjustments = Table(
+    "ledger_adjustments",
+    metadata,
+    Column("workspace_id", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("source", Text, primary_key=True, comment="who knows better, such as openrouter; once for each row"),
+    Column("day", Date, nullable=False, comment="the day of the ledger row"),
+    Column("counted_messages", BigInteger, nullable=False, comment="to add; may be negative, as all below"),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_picodollars", BigInteger, comment="to add; null: not known"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    ForeignKeyConstraint(["workspace_id", "request_id"], ["ledger.workspace_id", "ledger.request_id"]),
+)
+
+provider_credentials = Table(
+    "provider_credentials",
+    metadata,
+    Column("credential_id", Text, primary_key=True, comment="cred_ and 20 base62 characters"),
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("base_url", Text, nullable=False, comment="empty: the provider's own"),
+    Column("last4", Text, nullable=False),
+    Column("allow_fallback", Boolean, nullable=False, comment="whether the gateway's own keys may serve instead"),
+    Column("ciphertext", LargeBinary, nullable=False, comment="the key, encrypted with the data key: AES-256-GCM"),
+    Column("wrapped_data_key", LargeBinary, nullable=False, comment="the data key, encrypted with the master key"),
+    Column("master_key_id", Text, nullable=False, index=True, comment="which master key wrapped it"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("ix_provider_credentials_workspace_id_provider", "workspace_id", "provider", unique=True),
+)
+
+model_switches = Table(
+    "model_switches",
+    metadata,
+    Column("model_id", Text, primary_key=True, comment="switched off for everybody"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("alias", Text, primary_key=True),
+    Column("model_id", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+discovered_models = Table(
+    "discovered_models",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("upstream_model", Text, primary_key=True, comment="the provider's name for it"),
+    Column("model_id", Text, nullable=False),
+    Column("listed", JSONB, nullable=False, comment="what the provider's list says, as upstream.ListedModel"),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+discoveries = Table(
+    "discoveries",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("attempt_time", DateTime(timezone=True), nullable=False, comment="when a core last began to read its list"),
+)
+
+shared_revisions = Table(
+    "shared_revisions",
+    metadata,
+    Column("name", Text, primary_key=True, comment="catalogue or provider_credentials"),
+    Column("revision", BigInteger, nullable=False, server_default="0", comment="cores poll it"),
 )

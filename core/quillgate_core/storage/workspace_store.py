@@ -1,5 +1,6 @@
 """The workspaces in PostgreSQL. Only SQL: who may do what is decided by `workspaces.py`."""
 
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Engine, Row, func, insert, select, tuple_, update
@@ -9,6 +10,8 @@ from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.tables import workspaces
 from quillgate_core.unchanged import UNCHANGED
 from quillgate_core.workspaces import Workspace, WorkspaceChanges
+
+_COLUMNS = tuple(workspaces.c[field.name] for field in fields(Workspace))
 
 
 class PostgresWorkspaceStore:
@@ -27,13 +30,13 @@ class PostgresWorkspaceStore:
             "daily_message_allowance": daily_message_allowance,
             "store_responses": store_responses,
         }
-        statement = insert(workspaces).values(values).returning(workspaces)
+        statement = insert(workspaces).values(values).returning(*_COLUMNS)
         with database_errors(), self._engine.begin() as connection:
             return _workspace(connection.execute(statement).one())
 
     def get(self, workspace_id: str) -> Workspace | None:
         """Return the workspace, None if there is none."""
-        statement = select(workspaces).where(workspaces.c.workspace_id == workspace_id)
+        statement = select(*_COLUMNS).where(workspaces.c.workspace_id == workspace_id)
         with database_errors(), self._engine.connect() as connection:
             row = connection.execute(statement).one_or_none()
         return None if row is None else _workspace(row)
@@ -41,7 +44,7 @@ class PostgresWorkspaceStore:
     def list(self, *, limit: int, after: PageStart | None) -> tuple[Workspace, ...]:
         """Return at most `limit` workspaces in order of creation."""
         place = tuple_(workspaces.c.create_time, workspaces.c.workspace_id)
-        statement = select(workspaces).order_by(workspaces.c.create_time, workspaces.c.workspace_id).limit(limit)
+        statement = select(*_COLUMNS).order_by(workspaces.c.create_time, workspaces.c.workspace_id).limit(limit)
         if after is not None:
             statement = statement.where(place > tuple_(after.create_time, after.entry_id))
         with database_errors(), self._engine.connect() as connection:
@@ -57,7 +60,7 @@ class PostgresWorkspaceStore:
         if changes.store_responses is not UNCHANGED:
             values["store_responses"] = changes.store_responses
         statement = (
-            update(workspaces).where(workspaces.c.workspace_id == workspace_id).values(values).returning(workspaces)
+            update(workspaces).where(workspaces.c.workspace_id == workspace_id).values(values).returning(*_COLUMNS)
         )
         with database_errors(), self._engine.begin() as connection:
             row = connection.execute(statement).one_or_none()

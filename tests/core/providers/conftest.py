@@ -9,9 +9,8 @@ from fakes.scripted_upstream import ScriptedUpstream
 
 @pytest.fixture
 async def site() -> AsyncIterator[ProviderSite]:
-    """A site of this test alone, its providers closed afterwards."""
+    """A site of this test alone, its connections closed afterwards."""
     async with ScriptedUpstream() as upstream:
         site = ProviderSite(upstream)
         yield site
-        for provider in site.providers:
-            await provider.close()
+        await site.pool.close()

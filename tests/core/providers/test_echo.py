@@ -201,7 +201,6 @@ async def test_preparing_leaves_the_request_as_it_is() -> None:
     assert request.SerializeToString() == before
 
 
-async def test_has_a_name_and_closes() -> None:
-    """The provider is called `echo` and closing it does nothing."""
+def test_has_a_name() -> None:
+    """The provider is called `echo`."""
     assert ECHO.name == "echo"
-    await ECHO.close()

@@ -21,6 +21,7 @@ from fakes.scripted_upstream import (
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_codec import chat_request, provider_chat_answer, provider_chat_chunk
 from quillgate_core.errors import InvalidRequest
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 
 
@@ -30,7 +31,7 @@ def prepared_json(
     """The JSON that a provider sends for a request with these members."""
     request = chat_request.from_json(json.dumps({"model": "public", "messages": [], **members}).encode())
     before = request.SerializeToString(deterministic=True)
-    provider = OpenAICompatible(name=name, base_url="http://127.0.0.1")
+    provider = OpenAICompatible(name=name, base_url="http://127.0.0.1", pool=HttpPool())
     prepared = provider.prepare_chat(request, model="m", stream=stream, max_output_tokens=max_output_tokens)
     assert request.SerializeToString(deterministic=True) == before
     assert prepared.stream is stream
@@ -101,7 +102,7 @@ def test_without_an_output_limit_the_clients_own_stays() -> None:
 
 def test_raw_members_that_are_no_json_are_an_invalid_request() -> None:
     """A gRPC caller can put anything into raw bytes; that is refused before dispatch, with the place."""
-    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1")
+    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1", pool=HttpPool())
     request = ChatCompletionRequest(extra_json=b"[]")
     with pytest.raises(InvalidRequest) as caught:
         provider.prepare_chat(request, model="m", stream=False, max_output_tokens=None)
@@ -114,7 +115,7 @@ def test_raw_members_that_are_no_json_are_an_invalid_request() -> None:
 def test_a_base_url_that_cannot_work_is_refused_at_once(base_url: str) -> None:
     """A base URL needs http(s) and a host and holds neither credentials nor a query."""
     with pytest.raises(ValueError, match="base URL"):
-        OpenAICompatible(name="fake", base_url=base_url)
+        OpenAICompatible(name="fake", base_url=base_url, pool=HttpPool())
 
 
 async def test_sends_the_key_and_the_extra_headers(site: ProviderSite) -> None:
@@ -131,9 +132,8 @@ async def test_sends_the_key_and_the_extra_headers(site: ProviderSite) -> None:
 
 async def test_without_a_key_no_authorization_is_sent(site: ProviderSite) -> None:
     """A local server without a key is not sent one."""
-    provider = OpenAICompatible(name="local", base_url=site.upstream.base_url + "/")
+    provider = OpenAICompatible(name="local", base_url=site.upstream.base_url + "/", pool=site.pool)
     await provider.create_chat(provider.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None))
-    await provider.close()
     assert "Authorization" not in site.upstream.requests[0].headers
     assert site.upstream.requests[0].path == "/v1/chat/completions"
 
@@ -248,7 +248,7 @@ async def test_closing_the_provider_ends_a_drain(site: ProviderSite) -> None:
     """Closing the provider right after a stream leaves neither a task nor a connection behind."""
     site.upstream.script(sse_answer(chat_chunk({"content": "a"}), DONE, Step.HANG))
     await site.text()
-    await site.providers[0].close()
+    await site.pool.close()
     async with asyncio.timeout(10):
         await site.upstream.requests[0].disconnected.wait()
 

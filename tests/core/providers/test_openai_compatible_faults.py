@@ -82,10 +82,10 @@ async def test_cookies_are_not_kept(site: ProviderSite) -> None:
     """A cookie that the provider sets does not tie one workspace's request to the next."""
     site.upstream.script(dataclasses.replace(chat_answer(), headers={**JSON_HEADERS, "set-cookie": "a=b"}))
     # By name, because a cookie jar takes none from an address.
-    provider = OpenAICompatible(name="fake", base_url=site.upstream.base_url.replace("127.0.0.1", "localhost"))
+    base_url = site.upstream.base_url.replace("127.0.0.1", "localhost")
+    provider = OpenAICompatible(name="fake", base_url=base_url, pool=site.pool)
     for _ in range(2):
         await provider.create_chat(provider.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None))
-    await provider.close()
     assert "Cookie" not in site.upstream.requests[1].headers
 
 
@@ -277,16 +277,15 @@ async def test_a_provider_that_cannot_be_reached_is_unavailable(site: ProviderSi
         unused.bind(("127.0.0.1", 0))
         upstream = site.upstream.base_url.rsplit(":", 1)[1].removesuffix("/v1")
         url = base_url.format(port=unused.getsockname()[1], upstream=upstream)
-        provider = OpenAICompatible(name="gone", base_url=url)
+        provider = OpenAICompatible(name="gone", base_url=url, pool=site.pool)
         prepared = provider.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None)
         with pytest.raises(ProviderUnavailable) as caught:
             await provider.create_chat(prepared)
-        await provider.close()
     assert caught.value.message == "The provider `gone` could not be reached."
     assert caught.value.metadata == {"provider": "gone"}
 
 
-async def test_a_handshake_that_hangs_is_a_timeout() -> None:
+async def test_a_handshake_that_hangs_is_a_timeout(site: ProviderSite) -> None:
     """A host that accepts connections and never speaks TLS is given up after the time for connecting."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -294,6 +293,7 @@ async def test_a_handshake_that_hangs_is_a_timeout() -> None:
         provider = OpenAICompatible(
             name="fake",
             base_url=f"https://127.0.0.1:{silent.getsockname()[1]}",
+            pool=site.pool,
             limits=dataclasses.replace(SHORT, first_byte_s=30.0),
         )
         async with asyncio.timeout(10):
@@ -301,7 +301,6 @@ async def test_a_handshake_that_hangs_is_a_timeout() -> None:
                 await provider.create_chat(
                     provider.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None)
                 )
-        await provider.close()
 
 
 async def test_a_provider_works_again_after_a_failure(site: ProviderSite) -> None:

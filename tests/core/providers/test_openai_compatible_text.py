@@ -21,6 +21,7 @@ from fakes.text_answers import text_answer, text_stream, text_value
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
 from quillgate_codec import provider_text_completion, text_completion_request
 from quillgate_core.errors import InvalidRequest, Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.provider_limits import ProviderLimits
 
@@ -48,7 +49,7 @@ async def _stream(
 def _prepared(members: dict[str, Any], *, stream: bool = False, max_output_tokens: int | None = None) -> Any:
     request = text_completion_request.from_value({"model": "public", "prompt": "hi", **members})
     before = request.SerializeToString(deterministic=True)
-    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1")
+    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1", pool=HttpPool())
     prepared = provider.prepare_text(request, model="m", stream=stream, max_output_tokens=max_output_tokens)
     assert request.SerializeToString(deterministic=True) == before
     assert prepared.stream is stream
@@ -86,7 +87,7 @@ def test_the_output_limit_replaces_the_clients(members: dict[str, Any]) -> None:
 
 def test_raw_members_that_are_no_json_are_an_invalid_request() -> None:
     """A gRPC caller can put anything into raw bytes; that is refused before dispatch, with the place."""
-    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1")
+    provider = OpenAICompatible(name="fake", base_url="http://127.0.0.1", pool=HttpPool())
     with pytest.raises(InvalidRequest) as caught:
         provider.prepare_text(TextCompletionRequest(extra_json=b"[]"), model="m", stream=False, max_output_tokens=None)
     assert caught.value.metadata == {"param": "extra_json", "code": "invalid_value"}

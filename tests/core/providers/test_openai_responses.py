@@ -11,6 +11,7 @@ from fakes.scripted_upstream import DONE, ScriptedUpstream, Step, json_answer, s
 from quillgate.v1.response_pb2 import ResponseEvent
 from quillgate_codec import provider_response_event, response_item, response_request
 from quillgate_core.errors import Overloaded, ProviderRejected, ProviderUnavailable, QuillgateError
+from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.upstream import PreparedResponse
 
@@ -34,9 +35,10 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 @pytest_asyncio.fixture
 async def provider(upstream: ScriptedUpstream) -> AsyncIterator[OpenAICompatible]:
     """The adapter, pointed at it."""
-    made = OpenAICompatible(name="p", base_url=upstream.base_url, native_endpoints=frozenset({"responses"}))
+    pool = HttpPool()
+    made = OpenAICompatible(name="p", base_url=upstream.base_url, pool=pool)
     yield made
-    await made.close()
+    await pool.close()
 
 
 def _prepared(provider: OpenAICompatible, *, stream: bool = False, limit: int | None = None) -> PreparedResponse:

@@ -55,7 +55,7 @@ def test_two_cores_may_migrate_at_once(empty_database_url: str) -> None:
         for done in [pool.submit(migrate, engine) for engine in engines]:
             done.result(timeout=60)
     with engines[0].connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0003"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]
     for engine in engines:
         engine.dispose()
 

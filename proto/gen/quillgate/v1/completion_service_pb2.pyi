@@ -46,6 +46,9 @@ class CreateChatCompletionResponse(google.protobuf.message.Message):
 
     COMPLETION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`."""
     @property
     def completion(self) -> quillgate.v1.chat_completion_pb2.ChatCompletion:
         """The answer, in OpenAI's terms."""
@@ -59,9 +62,10 @@ class CreateChatCompletionResponse(google.protobuf.message.Message):
         *,
         completion: quillgate.v1.chat_completion_pb2.ChatCompletion | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt", "upstream", b"upstream"]) -> None: ...
 
 global___CreateChatCompletionResponse = CreateChatCompletionResponse
 
@@ -95,6 +99,9 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
     CHUNKS_FIELD_NUMBER: builtins.int
     RESERVATION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`; on the first message only."""
     @property
     def chunks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.chat_completion_pb2.ChatCompletionChunk]:
         """The pieces, in order, at least one but in the last message."""
@@ -113,9 +120,10 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
         chunks: collections.abc.Iterable[quillgate.v1.chat_completion_pb2.ChatCompletionChunk] | None = ...,
         reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
 
 global___StreamChatCompletionResponse = StreamChatCompletionResponse
 
@@ -148,6 +156,9 @@ class CreateTextCompletionResponse(google.protobuf.message.Message):
 
     COMPLETION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`."""
     @property
     def completion(self) -> quillgate.v1.text_completion_pb2.TextCompletion:
         """The answer, in OpenAI's terms."""
@@ -161,9 +172,10 @@ class CreateTextCompletionResponse(google.protobuf.message.Message):
         *,
         completion: quillgate.v1.text_completion_pb2.TextCompletion | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt", "upstream", b"upstream"]) -> None: ...
 
 global___CreateTextCompletionResponse = CreateTextCompletionResponse
 
@@ -197,6 +209,9 @@ class StreamTextCompletionResponse(google.protobuf.message.Message):
     PIECES_FIELD_NUMBER: builtins.int
     RESERVATION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`; on the first message only."""
     @property
     def pieces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.text_completion_pb2.TextCompletion]:
         """The pieces, in order, at least one but in the last message."""
@@ -215,9 +230,10 @@ class StreamTextCompletionResponse(google.protobuf.message.Message):
         pieces: collections.abc.Iterable[quillgate.v1.text_completion_pb2.TextCompletion] | None = ...,
         reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pieces", b"pieces", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pieces", b"pieces", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
 
 global___StreamTextCompletionResponse = StreamTextCompletionResponse
 
@@ -251,6 +267,9 @@ class CreateResponseResponse(google.protobuf.message.Message):
     RESPONSE_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     IGNORED_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`."""
     @property
     def response(self) -> quillgate.v1.response_pb2.Response:
         """The answer, in OpenAI's terms."""
@@ -269,9 +288,10 @@ class CreateResponseResponse(google.protobuf.message.Message):
         response: quillgate.v1.response_pb2.Response | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
         ignored: collections.abc.Iterable[builtins.str] | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "response", b"response"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ignored", b"ignored", "receipt", b"receipt", "response", b"response"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ignored", b"ignored", "receipt", b"receipt", "response", b"response", "upstream", b"upstream"]) -> None: ...
 
 global___CreateResponseResponse = CreateResponseResponse
 
@@ -306,6 +326,9 @@ class StreamResponseResponse(google.protobuf.message.Message):
     RESERVATION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     IGNORED_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`; on the first message only."""
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.response_pb2.ResponseEvent]:
         """The events, in order, at least one."""
@@ -329,9 +352,10 @@ class StreamResponseResponse(google.protobuf.message.Message):
         reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
         ignored: collections.abc.Iterable[builtins.str] | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "ignored", b"ignored", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "ignored", b"ignored", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
 
 global___StreamResponseResponse = StreamResponseResponse
 
@@ -370,8 +394,11 @@ class CreateTranscriptionResponse(google.protobuf.message.Message):
     TRANSCRIPTION_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Formats `text`, `srt` and `vtt`: the body as a REST client gets it."""
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`."""
     @property
     def transcription(self) -> quillgate.v1.transcription_pb2.Transcription:
         """Formats `json`, `verbose_json` and `diarized_json`."""
@@ -386,9 +413,10 @@ class CreateTranscriptionResponse(google.protobuf.message.Message):
         transcription: quillgate.v1.transcription_pb2.Transcription | None = ...,
         text: builtins.str = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "text", b"text", "transcription", b"transcription", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["receipt", b"receipt", "text", b"text", "transcription", b"transcription", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["receipt", b"receipt", "text", b"text", "transcription", b"transcription", "upstream", b"upstream", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["transcription", "text"] | None: ...
 
 global___CreateTranscriptionResponse = CreateTranscriptionResponse
@@ -428,6 +456,9 @@ class StreamTranscriptionResponse(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     RESERVATION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    upstream: builtins.str
+    """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`; on the first message only."""
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.transcription_pb2.TranscriptionEvent]:
         """The events, in order, at least one but in the last message."""
@@ -446,8 +477,9 @@ class StreamTranscriptionResponse(google.protobuf.message.Message):
         events: collections.abc.Iterable[quillgate.v1.transcription_pb2.TranscriptionEvent] | None = ...,
         reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
+        upstream: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "receipt", b"receipt", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
 
 global___StreamTranscriptionResponse = StreamTranscriptionResponse

@@ -20,6 +20,12 @@ class CompletionServiceStub(object):
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -86,13 +92,20 @@ class CompletionServiceServicer(object):
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
     def CreateChatCompletion(self, request, context):
         """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
         Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
+        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_CREDENTIAL_REJECTED,
+        OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +228,12 @@ class CompletionService(object):
     DUPLICATE_IN_PROGRESS, and once it was charged with ALREADY_COMPLETED; one that was not charged is forgotten, so a
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
+
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """

@@ -32,6 +32,12 @@ class CompletionServiceStub:
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -42,7 +48,8 @@ class CompletionServiceStub:
     ]
     """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
     Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
+    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_CREDENTIAL_REJECTED,
+    OVERLOADED.
     """
 
     StreamChatCompletion: grpc.UnaryStreamMultiCallable[
@@ -110,6 +117,12 @@ class CompletionServiceAsyncStub:
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -119,7 +132,8 @@ class CompletionServiceAsyncStub:
     ]
     """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
     Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
+    DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_CREDENTIAL_REJECTED,
+    OVERLOADED.
     """
 
     StreamChatCompletion: grpc.aio.UnaryStreamMultiCallable[
@@ -187,6 +201,12 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
     repeat is served. The same key with another method or another request is refused with IDEMPOTENCY_MISMATCH. Where
     a request comes in several messages, those that were read before the reservation are compared, however they are cut.
 
+    A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
+    metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
+    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
+
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
     """
 
@@ -198,7 +218,8 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[quillgate.v1.completion_service_pb2.CreateChatCompletionResponse, collections.abc.Awaitable[quillgate.v1.completion_service_pb2.CreateChatCompletionResponse]]:
         """CreateChatCompletion answers in one piece. Not idempotent: every call is a new answer and a new charge.
         Errors: INVALID_REQUEST, KEY_INVALID, SCOPE_MISSING, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, ALLOWANCE_EXHAUSTED,
-        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, OVERLOADED.
+        DUPLICATE_REQUEST, PROVIDER_REJECTED, PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_CREDENTIAL_REJECTED,
+        OVERLOADED.
         """
 
     @abc.abstractmethod

@@ -80,6 +80,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INVALID_ARGUMENT: the `idempotency-key` was used before for a request that said something else. Metadata:
     `request_id` (of that one).
     """
+    ERROR_REASON_PROVIDER_CREDENTIAL_REJECTED: _ErrorReason.ValueType  # 22
+    """UNAUTHENTICATED: the provider refused the workspace's own key. Nothing else was tried. Metadata: `provider`."""
+    ERROR_REASON_PROVIDER_CREDENTIAL_NOT_FOUND: _ErrorReason.ValueType  # 23
+    """NOT_FOUND: the workspace has no key of its own with the provider. Metadata: `provider`."""
+    ERROR_REASON_ALIAS_TAKEN: _ErrorReason.ValueType  # 24
+    """ALREADY_EXISTS: the alias is the id of a model or of another alias. Metadata: `alias`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 17
     """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 
@@ -144,6 +150,12 @@ ERROR_REASON_IDEMPOTENCY_MISMATCH: ErrorReason.ValueType  # 21
 """INVALID_ARGUMENT: the `idempotency-key` was used before for a request that said something else. Metadata:
 `request_id` (of that one).
 """
+ERROR_REASON_PROVIDER_CREDENTIAL_REJECTED: ErrorReason.ValueType  # 22
+"""UNAUTHENTICATED: the provider refused the workspace's own key. Nothing else was tried. Metadata: `provider`."""
+ERROR_REASON_PROVIDER_CREDENTIAL_NOT_FOUND: ErrorReason.ValueType  # 23
+"""NOT_FOUND: the workspace has no key of its own with the provider. Metadata: `provider`."""
+ERROR_REASON_ALIAS_TAKEN: ErrorReason.ValueType  # 24
+"""ALREADY_EXISTS: the alias is the id of a model or of another alias. Metadata: `alias`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 17
 """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 global___ErrorReason = ErrorReason

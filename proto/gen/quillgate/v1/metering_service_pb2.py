@@ -16,49 +16,49 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quillgate/v1/metering_service.proto\x12\x0cquillgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\nTokenUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x15\n\rcached_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\"\x84\x02\n\x0bReservation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\t\x12\x15\n\rheld_messages\x18\x04 \x01(\x03\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.quillgate.v1.ReservationState\x12\x1f\n\x12remaining_messages\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12$\n\x17\x64\x61ily_message_allowance\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x15\n\x13_remaining_messagesB\x1a\n\x18_daily_message_allowance\"\xbf\x02\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\t\x12\x18\n\x10\x63ounted_messages\x18\x04 \x01(\x03\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12/\n\x0cusage_source\x18\x06 \x01(\x0e\x32\x19.quillgate.v1.UsageSource\x12\x1f\n\x12remaining_messages\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07pending\x18\x08 \x01(\x08\x12$\n\x17\x64\x61ily_message_allowance\x18\t \x01(\x03H\x01\x88\x01\x01\x42\x15\n\x13_remaining_messagesB\x1a\n\x18_daily_message_allowance\"\xa3\x01\n\x0eReserveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12+\n\tmax_usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12\r\n\x05model\x18\x04 \x01(\t\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x0fReserveResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.quillgate.v1.Reservation\"b\n\rSettleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\"8\n\x0eSettleResponse\x12&\n\x07receipt\x18\x01 \x01(\x0b\x32\x15.quillgate.v1.Receipt\":\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\"I\n\x0fReleaseResponse\x12\x1f\n\x12remaining_messages\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_remaining_messages\"q\n\rRecordRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12\r\n\x05model\x18\x04 \x01(\t\"8\n\x0eRecordResponse\x12&\n\x07receipt\x18\x01 \x01(\x0b\x32\x15.quillgate.v1.Receipt\"\xbf\x01\n\x11\x44\x61ilyMessageCount\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12\x15\n\rmessage_count\x18\x03 \x01(\x03\x12\x15\n\rheld_messages\x18\x04 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcached_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x15\n\rrequest_count\x18\x08 \x01(\x03\"X\n\x1cListDailyMessageCountRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tstart_day\x18\x02 \x01(\t\x12\x0f\n\x07\x65nd_day\x18\x03 \x01(\t\"\xf8\x01\n\x1dListDailyMessageCountResponse\x12-\n\x04\x64\x61ys\x18\x01 \x03(\x0b\x32\x1f.quillgate.v1.DailyMessageCount\x12$\n\x17\x64\x61ily_message_allowance\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x12remaining_messages\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x1a\n\x18_daily_message_allowanceB\x15\n\x13_remaining_messages\"?\n\x14QuoteMessagesRequest\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\"\x7f\n\x15QuoteMessagesResponse\x12\x17\n\x0f\x63\x61\x63hed_discount\x18\x01 \x01(\x03\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_input\x18\x02 \x01(\x03\x12\x18\n\x10\x63ounted_messages\x18\x03 \x01(\x03\x12\x1a\n\x12tokens_per_message\x18\x04 \x01(\x03*\x91\x01\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x19\n\x15USAGE_SOURCE_ESTIMATE\x10\x02\x12\x17\n\x13USAGE_SOURCE_CALLER\x10\x03\x12\x15\n\x11USAGE_SOURCE_HOLD\x10\x04*\xb1\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_OPEN\x10\x01\x12\x1d\n\x19RESERVATION_STATE_SETTLED\x10\x02\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x03\x12\x1f\n\x1bRESERVATION_STATE_RECOVERED\x10\x04\x32\xf7\x03\n\x0fMeteringService\x12\x46\n\x07Reserve\x12\x1c.quillgate.v1.ReserveRequest\x1a\x1d.quillgate.v1.ReserveResponse\x12\x43\n\x06Settle\x12\x1b.quillgate.v1.SettleRequest\x1a\x1c.quillgate.v1.SettleResponse\x12\x46\n\x07Release\x12\x1c.quillgate.v1.ReleaseRequest\x1a\x1d.quillgate.v1.ReleaseResponse\x12\x43\n\x06Record\x12\x1b.quillgate.v1.RecordRequest\x1a\x1c.quillgate.v1.RecordResponse\x12p\n\x15ListDailyMessageCount\x12*.quillgate.v1.ListDailyMessageCountRequest\x1a+.quillgate.v1.ListDailyMessageCountResponse\x12X\n\rQuoteMessages\x12\".quillgate.v1.QuoteMessagesRequest\x1a#.quillgate.v1.QuoteMessagesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quillgate/v1/metering_service.proto\x12\x0cquillgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\nTokenUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x15\n\rcached_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\"\x84\x02\n\x0bReservation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\t\x12\x15\n\rheld_messages\x18\x04 \x01(\x03\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.quillgate.v1.ReservationState\x12\x1f\n\x12remaining_messages\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12$\n\x17\x64\x61ily_message_allowance\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x15\n\x13_remaining_messagesB\x1a\n\x18_daily_message_allowance\"\x81\x03\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\t\x12\x18\n\x10\x63ounted_messages\x18\x04 \x01(\x03\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12/\n\x0cusage_source\x18\x06 \x01(\x0e\x32\x19.quillgate.v1.UsageSource\x12\x1f\n\x12remaining_messages\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07pending\x18\x08 \x01(\x08\x12$\n\x17\x64\x61ily_message_allowance\x18\t \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04\x62yok\x18\n \x01(\x08\x12\x1d\n\x10\x63ost_picodollars\x18\x0b \x01(\x03H\x02\x88\x01\x01\x42\x15\n\x13_remaining_messagesB\x1a\n\x18_daily_message_allowanceB\x13\n\x11_cost_picodollars\"\xa3\x01\n\x0eReserveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12+\n\tmax_usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12\r\n\x05model\x18\x04 \x01(\t\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x0fReserveResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.quillgate.v1.Reservation\"b\n\rSettleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\"8\n\x0eSettleResponse\x12&\n\x07receipt\x18\x01 \x01(\x0b\x32\x15.quillgate.v1.Receipt\":\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\"I\n\x0fReleaseResponse\x12\x1f\n\x12remaining_messages\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_remaining_messages\"q\n\rRecordRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\x12\r\n\x05model\x18\x04 \x01(\t\"8\n\x0eRecordResponse\x12&\n\x07receipt\x18\x01 \x01(\x0b\x32\x15.quillgate.v1.Receipt\"\x87\x03\n\x11\x44\x61ilyMessageCount\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12\x15\n\rmessage_count\x18\x03 \x01(\x03\x12\x15\n\rheld_messages\x18\x04 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcached_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x15\n\rrequest_count\x18\x08 \x01(\x03\x12\x1a\n\x12\x62yok_message_count\x18\t \x01(\x03\x12\x19\n\x11\x62yok_input_tokens\x18\n \x01(\x03\x12\x1a\n\x12\x62yok_output_tokens\x18\x0b \x01(\x03\x12\x1a\n\x12\x62yok_request_count\x18\x0c \x01(\x03\x12\x18\n\x10\x63ost_picodollars\x18\r \x01(\x03\x12\x1d\n\x15\x62yok_cost_picodollars\x18\x0e \x01(\x03\x12\x1e\n\x16unpriced_request_count\x18\x0f \x01(\x03\"X\n\x1cListDailyMessageCountRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tstart_day\x18\x02 \x01(\t\x12\x0f\n\x07\x65nd_day\x18\x03 \x01(\t\"\xf8\x01\n\x1dListDailyMessageCountResponse\x12-\n\x04\x64\x61ys\x18\x01 \x03(\x0b\x32\x1f.quillgate.v1.DailyMessageCount\x12$\n\x17\x64\x61ily_message_allowance\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x12remaining_messages\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x1a\n\x18_daily_message_allowanceB\x15\n\x13_remaining_messages\"?\n\x14QuoteMessagesRequest\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.quillgate.v1.TokenUsage\"\x7f\n\x15QuoteMessagesResponse\x12\x17\n\x0f\x63\x61\x63hed_discount\x18\x01 \x01(\x03\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_input\x18\x02 \x01(\x03\x12\x18\n\x10\x63ounted_messages\x18\x03 \x01(\x03\x12\x1a\n\x12tokens_per_message\x18\x04 \x01(\x03*\x91\x01\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x19\n\x15USAGE_SOURCE_ESTIMATE\x10\x02\x12\x17\n\x13USAGE_SOURCE_CALLER\x10\x03\x12\x15\n\x11USAGE_SOURCE_HOLD\x10\x04*\xb1\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_OPEN\x10\x01\x12\x1d\n\x19RESERVATION_STATE_SETTLED\x10\x02\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x03\x12\x1f\n\x1bRESERVATION_STATE_RECOVERED\x10\x04\x32\xf7\x03\n\x0fMeteringService\x12\x46\n\x07Reserve\x12\x1c.quillgate.v1.ReserveRequest\x1a\x1d.quillgate.v1.ReserveResponse\x12\x43\n\x06Settle\x12\x1b.quillgate.v1.SettleRequest\x1a\x1c.quillgate.v1.SettleResponse\x12\x46\n\x07Release\x12\x1c.quillgate.v1.ReleaseRequest\x1a\x1d.quillgate.v1.ReleaseResponse\x12\x43\n\x06Record\x12\x1b.quillgate.v1.RecordRequest\x1a\x1c.quillgate.v1.RecordResponse\x12p\n\x15ListDailyMessageCount\x12*.quillgate.v1.ListDailyMessageCountRequest\x1a+.quillgate.v1.ListDailyMessageCountResponse\x12X\n\rQuoteMessages\x12\".quillgate.v1.QuoteMessagesRequest\x1a#.quillgate.v1.QuoteMessagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quillgate.v1.metering_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_USAGESOURCE']._serialized_start=2219
-  _globals['_USAGESOURCE']._serialized_end=2364
-  _globals['_RESERVATIONSTATE']._serialized_start=2367
-  _globals['_RESERVATIONSTATE']._serialized_end=2544
+  _globals['_USAGESOURCE']._serialized_start=2485
+  _globals['_USAGESOURCE']._serialized_end=2630
+  _globals['_RESERVATIONSTATE']._serialized_start=2633
+  _globals['_RESERVATIONSTATE']._serialized_end=2810
   _globals['_TOKENUSAGE']._serialized_start=118
   _globals['_TOKENUSAGE']._serialized_end=203
   _globals['_RESERVATION']._serialized_start=206
   _globals['_RESERVATION']._serialized_end=466
   _globals['_RECEIPT']._serialized_start=469
-  _globals['_RECEIPT']._serialized_end=788
-  _globals['_RESERVEREQUEST']._serialized_start=791
-  _globals['_RESERVEREQUEST']._serialized_end=954
-  _globals['_RESERVERESPONSE']._serialized_start=956
-  _globals['_RESERVERESPONSE']._serialized_end=1021
-  _globals['_SETTLEREQUEST']._serialized_start=1023
-  _globals['_SETTLEREQUEST']._serialized_end=1121
-  _globals['_SETTLERESPONSE']._serialized_start=1123
-  _globals['_SETTLERESPONSE']._serialized_end=1179
-  _globals['_RELEASEREQUEST']._serialized_start=1181
-  _globals['_RELEASEREQUEST']._serialized_end=1239
-  _globals['_RELEASERESPONSE']._serialized_start=1241
-  _globals['_RELEASERESPONSE']._serialized_end=1314
-  _globals['_RECORDREQUEST']._serialized_start=1316
-  _globals['_RECORDREQUEST']._serialized_end=1429
-  _globals['_RECORDRESPONSE']._serialized_start=1431
-  _globals['_RECORDRESPONSE']._serialized_end=1487
-  _globals['_DAILYMESSAGECOUNT']._serialized_start=1490
-  _globals['_DAILYMESSAGECOUNT']._serialized_end=1681
-  _globals['_LISTDAILYMESSAGECOUNTREQUEST']._serialized_start=1683
-  _globals['_LISTDAILYMESSAGECOUNTREQUEST']._serialized_end=1771
-  _globals['_LISTDAILYMESSAGECOUNTRESPONSE']._serialized_start=1774
-  _globals['_LISTDAILYMESSAGECOUNTRESPONSE']._serialized_end=2022
-  _globals['_QUOTEMESSAGESREQUEST']._serialized_start=2024
-  _globals['_QUOTEMESSAGESREQUEST']._serialized_end=2087
-  _globals['_QUOTEMESSAGESRESPONSE']._serialized_start=2089
-  _globals['_QUOTEMESSAGESRESPONSE']._serialized_end=2216
-  _globals['_METERINGSERVICE']._serialized_start=2547
-  _globals['_METERINGSERVICE']._serialized_end=3050
+  _globals['_RECEIPT']._serialized_end=854
+  _globals['_RESERVEREQUEST']._serialized_start=857
+  _globals['_RESERVEREQUEST']._serialized_end=1020
+  _globals['_RESERVERESPONSE']._serialized_start=1022
+  _globals['_RESERVERESPONSE']._serialized_end=1087
+  _globals['_SETTLEREQUEST']._serialized_start=1089
+  _globals['_SETTLEREQUEST']._serialized_end=1187
+  _globals['_SETTLERESPONSE']._serialized_start=1189
+  _globals['_SETTLERESPONSE']._serialized_end=1245
+  _globals['_RELEASEREQUEST']._serialized_start=1247
+  _globals['_RELEASEREQUEST']._serialized_end=1305
+  _globals['_RELEASERESPONSE']._serialized_start=1307
+  _globals['_RELEASERESPONSE']._serialized_end=1380
+  _globals['_RECORDREQUEST']._serialized_start=1382
+  _globals['_RECORDREQUEST']._serialized_end=1495
+  _globals['_RECORDRESPONSE']._serialized_start=1497
+  _globals['_RECORDRESPONSE']._serialized_end=1553
+  _globals['_DAILYMESSAGECOUNT']._serialized_start=1556
+  _globals['_DAILYMESSAGECOUNT']._serialized_end=1947
+  _globals['_LISTDAILYMESSAGECOUNTREQUEST']._serialized_start=1949
+  _globals['_LISTDAILYMESSAGECOUNTREQUEST']._serialized_end=2037
+  _globals['_LISTDAILYMESSAGECOUNTRESPONSE']._serialized_start=2040
+  _globals['_LISTDAILYMESSAGECOUNTRESPONSE']._serialized_end=2288
+  _globals['_QUOTEMESSAGESREQUEST']._serialized_start=2290
+  _globals['_QUOTEMESSAGESREQUEST']._serialized_end=2353
+  _globals['_QUOTEMESSAGESRESPONSE']._serialized_start=2355
+  _globals['_QUOTEMESSAGESRESPONSE']._serialized_end=2482
+  _globals['_METERINGSERVICE']._serialized_start=2813
+  _globals['_METERINGSERVICE']._serialized_end=3316
 # @@protoc_insertion_point(module_scope)

@@ -173,6 +173,8 @@ class Receipt(google.protobuf.message.Message):
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
     PENDING_FIELD_NUMBER: builtins.int
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    BYOK_FIELD_NUMBER: builtins.int
+    COST_PICODOLLARS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -193,6 +195,12 @@ class Receipt(google.protobuf.message.Message):
     """
     daily_message_allowance: builtins.int
     """The workspace's allowance of messages per day. Absent: the workspace has no limit, or the charge is pending."""
+    byok: builtins.bool
+    """Whether the workspace's own key with the provider was used: the messages are then counted apart and not drawn from
+    the allowance.
+    """
+    cost_picodollars: builtins.int
+    """What the provider charges for the usage at its list price, in picodollars (10^-12 USD). Absent: not known."""
     @property
     def usage(self) -> global___TokenUsage:
         """The usage that the charge follows from."""
@@ -209,9 +217,13 @@ class Receipt(google.protobuf.message.Message):
         remaining_messages: builtins.int | None = ...,
         pending: builtins.bool = ...,
         daily_message_allowance: builtins.int | None = ...,
+        byok: builtins.bool = ...,
+        cost_picodollars: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "counted_messages", b"counted_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "cost_picodollars", b"cost_picodollars", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "byok", b"byok", "cost_picodollars", b"cost_picodollars", "counted_messages", b"counted_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cost_picodollars", b"_cost_picodollars"]) -> typing.Literal["cost_picodollars"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
     @typing.overload
@@ -439,6 +451,13 @@ class DailyMessageCount(google.protobuf.message.Message):
     CACHED_TOKENS_FIELD_NUMBER: builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    BYOK_MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    BYOK_INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    BYOK_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    BYOK_REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    BYOK_COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    UNPRICED_REQUEST_COUNT_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The workspace."""
     day: builtins.str
@@ -455,6 +474,24 @@ class DailyMessageCount(google.protobuf.message.Message):
     """Tokens of the answers."""
     request_count: builtins.int
     """Requests that ended with a charge."""
+    byok_message_count: builtins.int
+    """Messages counted for requests that used the workspace's own keys with providers. No part of message_count, nor are
+    the three below part of their counterparts above.
+    """
+    byok_input_tokens: builtins.int
+    """Prompt tokens of those requests, cached ones included."""
+    byok_output_tokens: builtins.int
+    """Tokens of their answers."""
+    byok_request_count: builtins.int
+    """How many they were."""
+    cost_picodollars: builtins.int
+    """What providers charge for the requests with the gateway's keys at list prices, as far as these are known, in
+    picodollars (10^-12 USD).
+    """
+    byok_cost_picodollars: builtins.int
+    """The same for the requests with the workspace's own keys."""
+    unpriced_request_count: builtins.int
+    """Ended requests of both kinds whose price is not known; their cost is in neither sum."""
     def __init__(
         self,
         *,
@@ -466,8 +503,15 @@ class DailyMessageCount(google.protobuf.message.Message):
         cached_tokens: builtins.int = ...,
         output_tokens: builtins.int = ...,
         request_count: builtins.int = ...,
+        byok_message_count: builtins.int = ...,
+        byok_input_tokens: builtins.int = ...,
+        byok_output_tokens: builtins.int = ...,
+        byok_request_count: builtins.int = ...,
+        cost_picodollars: builtins.int = ...,
+        byok_cost_picodollars: builtins.int = ...,
+        unpriced_request_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cached_tokens", b"cached_tokens", "day", b"day", "held_messages", b"held_messages", "input_tokens", b"input_tokens", "message_count", b"message_count", "output_tokens", b"output_tokens", "request_count", b"request_count", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byok_cost_picodollars", b"byok_cost_picodollars", "byok_input_tokens", b"byok_input_tokens", "byok_message_count", b"byok_message_count", "byok_output_tokens", b"byok_output_tokens", "byok_request_count", b"byok_request_count", "cached_tokens", b"cached_tokens", "cost_picodollars", b"cost_picodollars", "day", b"day", "held_messages", b"held_messages", "input_tokens", b"input_tokens", "message_count", b"message_count", "output_tokens", b"output_tokens", "request_count", b"request_count", "unpriced_request_count", b"unpriced_request_count", "workspace_id", b"workspace_id"]) -> None: ...
 
 global___DailyMessageCount = DailyMessageCount
 

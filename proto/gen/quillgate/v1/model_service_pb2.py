@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from quillgate.v1 import json_pb2 as quillgate_dot_v1_dot_json__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n quillgate/v1/model_service.proto\x12\x0cquillgate.v1\x1a\x17quillgate/v1/json.proto\"\x85\x03\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0e\x63ontext_window\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x18\n\x10input_modalities\x18\x08 \x03(\t\x12\x19\n\x11output_modalities\x18\t \x03(\t\x12\x11\n\tendpoints\x18\n \x03(\t\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x07\x88\x01\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x0e\n\x0c_descriptionB\x11\n\x0f_context_windowB\x14\n\x12_max_output_tokensB\r\n\x0b_extra_json\"\x89\x01\n\tModelList\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12+\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x18.quillgate.v1.ModelArrayH\x01\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x02\x88\x01\x01\x42\t\n\x07_objectB\x07\n\x05_dataB\r\n\x0b_extra_json\"8\n\nModelArray\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.quillgate.v1.Model:\x06\xca\xe5\x18\x02\x08\x03\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.ModelList\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.quillgate.v1.Model2\xaa\x01\n\x0cModelService\x12O\n\nListModels\x12\x1f.quillgate.v1.ListModelsRequest\x1a .quillgate.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.quillgate.v1.GetModelRequest\x1a\x1e.quillgate.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n quillgate/v1/model_service.proto\x12\x0cquillgate.v1\x1a\x17quillgate/v1/json.proto\"\x81\x04\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0e\x63ontext_window\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x18\n\x10input_modalities\x18\x08 \x03(\t\x12\x19\n\x11output_modalities\x18\t \x03(\t\x12\x11\n\tendpoints\x18\n \x03(\t\x12\x30\n\x07pricing\x18\x0b \x01(\x0b\x32\x1a.quillgate.v1.ModelPricingH\x07\x88\x01\x01\x12\"\n\x15\x66ull_context_messages\x18\x0c \x01(\x03H\x08\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\t\x88\x01\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x0e\n\x0c_descriptionB\x11\n\x0f_context_windowB\x14\n\x12_max_output_tokensB\n\n\x08_pricingB\x18\n\x16_full_context_messagesB\r\n\x0b_extra_json\"\x97\x02\n\x0cModelPricing\x12\x13\n\x06prompt\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ncompletion\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10input_cache_read\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x11input_cache_write\x18\x04 \x01(\tH\x03\x88\x01\x01\x12-\n\x05tiers\x18\x05 \x03(\x0b\x32\x1e.quillgate.v1.ModelPricingTier\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x04\x88\x01\x01\x42\t\n\x07_promptB\r\n\x0b_completionB\x13\n\x11_input_cache_readB\x14\n\x12_input_cache_writeB\r\n\x0b_extra_json\"\xa6\x02\n\x10ModelPricingTier\x12 \n\x13\x61\x62ove_prompt_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x17\n\ncompletion\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1d\n\x10input_cache_read\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1e\n\x11input_cache_write\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x05\x88\x01\x01\x42\x16\n\x14_above_prompt_tokensB\t\n\x07_promptB\r\n\x0b_completionB\x13\n\x11_input_cache_readB\x14\n\x12_input_cache_writeB\r\n\x0b_extra_json\"\x89\x01\n\tModelList\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12+\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x18.quillgate.v1.ModelArrayH\x01\x88\x01\x01\x12\x17\n\nextra_json\x18\x64 \x01(\x0cH\x02\x88\x01\x01\x42\t\n\x07_objectB\x07\n\x05_dataB\r\n\x0b_extra_json\"8\n\nModelArray\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.quillgate.v1.Model:\x06\xca\xe5\x18\x02\x08\x03\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.ModelList\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.quillgate.v1.Model\"Z\n\x13\x45xplainModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\"M\n\x14\x45xplainModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x05steps\x18\x02 \x03(\x0b\x32\x17.quillgate.v1.RouteStep\"\x88\x02\n\tRouteStep\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x16\n\x0eupstream_model\x18\x02 \x01(\t\x12\x10\n\x08\x65ligible\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04\x62yok\x18\x05 \x01(\x08\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0e\n\x06weight\x18\x07 \x01(\x05\x12\x0f\n\x07\x62reaker\x18\x08 \x01(\t\x12\x11\n\tin_flight\x18\t \x01(\x05\x12\x15\n\rmax_in_flight\x18\n \x01(\x05\x12\x12\n\nlatency_ms\x18\x0b \x01(\x01\x12\x17\n\x0frecent_requests\x18\x0c \x01(\x05\x12\x17\n\x0frecent_failures\x18\r \x01(\x05\x32\x81\x02\n\x0cModelService\x12O\n\nListModels\x12\x1f.quillgate.v1.ListModelsRequest\x1a .quillgate.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.quillgate.v1.GetModelRequest\x1a\x1e.quillgate.v1.GetModelResponse\x12U\n\x0c\x45xplainModel\x12!.quillgate.v1.ExplainModelRequest\x1a\".quillgate.v1.ExplainModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,19 +25,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MODELARRAY']._options = None
   _globals['_MODELARRAY']._serialized_options = b'\312\345\030\002\010\003'
   _globals['_MODEL']._serialized_start=76
-  _globals['_MODEL']._serialized_end=465
-  _globals['_MODELLIST']._serialized_start=468
-  _globals['_MODELLIST']._serialized_end=605
-  _globals['_MODELARRAY']._serialized_start=607
-  _globals['_MODELARRAY']._serialized_end=663
-  _globals['_LISTMODELSREQUEST']._serialized_start=665
-  _globals['_LISTMODELSREQUEST']._serialized_end=684
-  _globals['_LISTMODELSRESPONSE']._serialized_start=686
-  _globals['_LISTMODELSRESPONSE']._serialized_end=747
-  _globals['_GETMODELREQUEST']._serialized_start=749
-  _globals['_GETMODELREQUEST']._serialized_end=778
-  _globals['_GETMODELRESPONSE']._serialized_start=780
-  _globals['_GETMODELRESPONSE']._serialized_end=834
-  _globals['_MODELSERVICE']._serialized_start=837
-  _globals['_MODELSERVICE']._serialized_end=1007
+  _globals['_MODEL']._serialized_end=589
+  _globals['_MODELPRICING']._serialized_start=592
+  _globals['_MODELPRICING']._serialized_end=871
+  _globals['_MODELPRICINGTIER']._serialized_start=874
+  _globals['_MODELPRICINGTIER']._serialized_end=1168
+  _globals['_MODELLIST']._serialized_start=1171
+  _globals['_MODELLIST']._serialized_end=1308
+  _globals['_MODELARRAY']._serialized_start=1310
+  _globals['_MODELARRAY']._serialized_end=1366
+  _globals['_LISTMODELSREQUEST']._serialized_start=1368
+  _globals['_LISTMODELSREQUEST']._serialized_end=1387
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1389
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1450
+  _globals['_GETMODELREQUEST']._serialized_start=1452
+  _globals['_GETMODELREQUEST']._serialized_end=1481
+  _globals['_GETMODELRESPONSE']._serialized_start=1483
+  _globals['_GETMODELRESPONSE']._serialized_end=1537
+  _globals['_EXPLAINMODELREQUEST']._serialized_start=1539
+  _globals['_EXPLAINMODELREQUEST']._serialized_end=1629
+  _globals['_EXPLAINMODELRESPONSE']._serialized_start=1631
+  _globals['_EXPLAINMODELRESPONSE']._serialized_end=1708
+  _globals['_ROUTESTEP']._serialized_start=1711
+  _globals['_ROUTESTEP']._serialized_end=1975
+  _globals['_MODELSERVICE']._serialized_start=1978
+  _globals['_MODELSERVICE']._serialized_end=2235
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,8 @@ class Model(google.protobuf.message.Message):
     INPUT_MODALITIES_FIELD_NUMBER: builtins.int
     OUTPUT_MODALITIES_FIELD_NUMBER: builtins.int
     ENDPOINTS_FIELD_NUMBER: builtins.int
+    PRICING_FIELD_NUMBER: builtins.int
+    FULL_CONTEXT_MESSAGES_FIELD_NUMBER: builtins.int
     EXTRA_JSON_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id to ask for, such as `google/gemini-2.5-flash`."""
@@ -43,6 +45,8 @@ class Model(google.protobuf.message.Message):
     """The most tokens of prompt and answer together."""
     max_output_tokens: builtins.int
     """The most tokens of an answer."""
+    full_context_messages: builtins.int
+    """Messages that a request counts whose prompt and answer fill the context window."""
     extra_json: builtins.bytes
     """The other members, one JSON object."""
     @property
@@ -59,6 +63,10 @@ class Model(google.protobuf.message.Message):
         word. The server always says at least one.
         """
 
+    @property
+    def pricing(self) -> global___ModelPricing:
+        """What the upstream that is asked first charges. Absent: not known."""
+
     def __init__(
         self,
         *,
@@ -72,10 +80,12 @@ class Model(google.protobuf.message.Message):
         input_modalities: collections.abc.Iterable[builtins.str] | None = ...,
         output_modalities: collections.abc.Iterable[builtins.str] | None = ...,
         endpoints: collections.abc.Iterable[builtins.str] | None = ...,
+        pricing: global___ModelPricing | None = ...,
+        full_context_messages: builtins.int | None = ...,
         extra_json: builtins.bytes | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "context_window", b"context_window", "created", b"created", "description", b"description", "extra_json", b"extra_json", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "context_window", b"context_window", "created", b"created", "description", b"description", "endpoints", b"endpoints", "extra_json", b"extra_json", "id", b"id", "input_modalities", b"input_modalities", "max_output_tokens", b"max_output_tokens", "object", b"object", "output_modalities", b"output_modalities", "owned_by", b"owned_by"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_full_context_messages", b"_full_context_messages", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "_pricing", b"_pricing", "context_window", b"context_window", "created", b"created", "description", b"description", "extra_json", b"extra_json", "full_context_messages", b"full_context_messages", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "pricing", b"pricing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_context_window", b"_context_window", "_created", b"_created", "_description", b"_description", "_extra_json", b"_extra_json", "_full_context_messages", b"_full_context_messages", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "_pricing", b"_pricing", "context_window", b"context_window", "created", b"created", "description", b"description", "endpoints", b"endpoints", "extra_json", b"extra_json", "full_context_messages", b"full_context_messages", "id", b"id", "input_modalities", b"input_modalities", "max_output_tokens", b"max_output_tokens", "object", b"object", "output_modalities", b"output_modalities", "owned_by", b"owned_by", "pricing", b"pricing"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_context_window", b"_context_window"]) -> typing.Literal["context_window"] | None: ...
     @typing.overload
@@ -85,6 +95,8 @@ class Model(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_extra_json", b"_extra_json"]) -> typing.Literal["extra_json"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_full_context_messages", b"_full_context_messages"]) -> typing.Literal["full_context_messages"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_id", b"_id"]) -> typing.Literal["id"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_output_tokens", b"_max_output_tokens"]) -> typing.Literal["max_output_tokens"] | None: ...
@@ -92,8 +104,112 @@ class Model(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_object", b"_object"]) -> typing.Literal["object"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_owned_by", b"_owned_by"]) -> typing.Literal["owned_by"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pricing", b"_pricing"]) -> typing.Literal["pricing"] | None: ...
 
 global___Model = Model
+
+@typing.final
+class ModelPricing(google.protobuf.message.Message):
+    """ModelPricing is what a model costs, as decimal texts in USD for one token, such as `0.00000015`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: builtins.int
+    COMPLETION_FIELD_NUMBER: builtins.int
+    INPUT_CACHE_READ_FIELD_NUMBER: builtins.int
+    INPUT_CACHE_WRITE_FIELD_NUMBER: builtins.int
+    TIERS_FIELD_NUMBER: builtins.int
+    EXTRA_JSON_FIELD_NUMBER: builtins.int
+    prompt: builtins.str
+    """A token of the prompt."""
+    completion: builtins.str
+    """A token of the answer, reasoning included."""
+    input_cache_read: builtins.str
+    """A token of the prompt that was read from a cache. Absent: as `prompt`."""
+    input_cache_write: builtins.str
+    """A token of the prompt that was written to a cache. Absent: as `prompt`."""
+    extra_json: builtins.bytes
+    """The other members, one JSON object."""
+    @property
+    def tiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ModelPricingTier]:
+        """Higher prices of long prompts, lowest threshold first. May be empty."""
+
+    def __init__(
+        self,
+        *,
+        prompt: builtins.str | None = ...,
+        completion: builtins.str | None = ...,
+        input_cache_read: builtins.str | None = ...,
+        input_cache_write: builtins.str | None = ...,
+        tiers: collections.abc.Iterable[global___ModelPricingTier] | None = ...,
+        extra_json: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_completion", b"_completion", "_extra_json", b"_extra_json", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_prompt", b"_prompt", "completion", b"completion", "extra_json", b"extra_json", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "prompt", b"prompt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_completion", b"_completion", "_extra_json", b"_extra_json", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_prompt", b"_prompt", "completion", b"completion", "extra_json", b"extra_json", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "prompt", b"prompt", "tiers", b"tiers"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_completion", b"_completion"]) -> typing.Literal["completion"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_extra_json", b"_extra_json"]) -> typing.Literal["extra_json"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_input_cache_read", b"_input_cache_read"]) -> typing.Literal["input_cache_read"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_input_cache_write", b"_input_cache_write"]) -> typing.Literal["input_cache_write"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt", b"_prompt"]) -> typing.Literal["prompt"] | None: ...
+
+global___ModelPricing = ModelPricing
+
+@typing.final
+class ModelPricingTier(google.protobuf.message.Message):
+    """ModelPricingTier is what a request costs whose prompt is long; it then holds for all of its tokens."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ABOVE_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    COMPLETION_FIELD_NUMBER: builtins.int
+    INPUT_CACHE_READ_FIELD_NUMBER: builtins.int
+    INPUT_CACHE_WRITE_FIELD_NUMBER: builtins.int
+    EXTRA_JSON_FIELD_NUMBER: builtins.int
+    above_prompt_tokens: builtins.int
+    """The tier holds for prompts of more tokens than this."""
+    prompt: builtins.str
+    """As in ModelPricing."""
+    completion: builtins.str
+    """As in ModelPricing."""
+    input_cache_read: builtins.str
+    """As in ModelPricing."""
+    input_cache_write: builtins.str
+    """As in ModelPricing."""
+    extra_json: builtins.bytes
+    """The other members, one JSON object."""
+    def __init__(
+        self,
+        *,
+        above_prompt_tokens: builtins.int | None = ...,
+        prompt: builtins.str | None = ...,
+        completion: builtins.str | None = ...,
+        input_cache_read: builtins.str | None = ...,
+        input_cache_write: builtins.str | None = ...,
+        extra_json: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_above_prompt_tokens", b"_above_prompt_tokens", "_completion", b"_completion", "_extra_json", b"_extra_json", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_prompt", b"_prompt", "above_prompt_tokens", b"above_prompt_tokens", "completion", b"completion", "extra_json", b"extra_json", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "prompt", b"prompt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_above_prompt_tokens", b"_above_prompt_tokens", "_completion", b"_completion", "_extra_json", b"_extra_json", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_prompt", b"_prompt", "above_prompt_tokens", b"above_prompt_tokens", "completion", b"completion", "extra_json", b"extra_json", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "prompt", b"prompt"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_above_prompt_tokens", b"_above_prompt_tokens"]) -> typing.Literal["above_prompt_tokens"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_completion", b"_completion"]) -> typing.Literal["completion"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_extra_json", b"_extra_json"]) -> typing.Literal["extra_json"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_input_cache_read", b"_input_cache_read"]) -> typing.Literal["input_cache_read"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_input_cache_write", b"_input_cache_write"]) -> typing.Literal["input_cache_write"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt", b"_prompt"]) -> typing.Literal["prompt"] | None: ...
+
+global___ModelPricingTier = ModelPricingTier
 
 @typing.final
 class ModelList(google.protobuf.message.Message):
@@ -221,3 +337,123 @@ class GetModelResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
 
 global___GetModelResponse = GetModelResponse
+
+@typing.final
+class ExplainModelRequest(google.protobuf.message.Message):
+    """ExplainModelRequest asks for the route of a request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    ENDPOINT_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Id of the model. Required."""
+    workspace_id: builtins.str
+    """The workspace that would ask. Default: the key's own; another one needs `platform.admin`."""
+    endpoint: builtins.str
+    """What it would be asked through, such as `chat.completions`. Default: `chat.completions`."""
+    session: builtins.str
+    """What the request would say of its conversation: `prompt_cache_key` or the metadata `x-session-id`. Default: nothing."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        workspace_id: builtins.str = ...,
+        endpoint: builtins.str = ...,
+        session: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["endpoint", b"endpoint", "id", b"id", "session", b"session", "workspace_id", b"workspace_id"]) -> None: ...
+
+global___ExplainModelRequest = ExplainModelRequest
+
+@typing.final
+class ExplainModelResponse(google.protobuf.message.Message):
+    """ExplainModelResponse is the route."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Id of the model that would answer: another than the one asked for if that is an alias."""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteStep]:
+        """Every upstream of the model: first those that would be tried, in that order, then those that would not."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        steps: collections.abc.Iterable[global___RouteStep] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "steps", b"steps"]) -> None: ...
+
+global___ExplainModelResponse = ExplainModelResponse
+
+@typing.final
+class RouteStep(google.protobuf.message.Message):
+    """RouteStep is an upstream on the way of a request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    UPSTREAM_MODEL_FIELD_NUMBER: builtins.int
+    ELIGIBLE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    BYOK_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    BREAKER_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_FIELD_NUMBER: builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: builtins.int
+    LATENCY_MS_FIELD_NUMBER: builtins.int
+    RECENT_REQUESTS_FIELD_NUMBER: builtins.int
+    RECENT_FAILURES_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    """The provider, such as `openrouter`."""
+    upstream_model: builtins.str
+    """The provider's name for the model."""
+    eligible: builtins.bool
+    """Whether it would be tried: before the first one that answers, and within the limit of attempts."""
+    reason: builtins.str
+    """Why it stands here, for people, such as `first in the catalogue's order` or `its breaker is open for 4 s more`."""
+    byok: builtins.bool
+    """Whether the workspace's own key with the provider would be used."""
+    priority: builtins.int
+    """Its place in the catalogue: upstreams with a lower number are tried first, those with the same are equals."""
+    weight: builtins.int
+    """Its share among equals."""
+    breaker: builtins.str
+    """Where its circuit breaker stands: `closed`, `open` or `half_open`. Of this core process alone."""
+    in_flight: builtins.int
+    """Requests that this core process has under way there."""
+    max_in_flight: builtins.int
+    """The most requests that a core process may have under way there. 0: no limit."""
+    latency_ms: builtins.float
+    """Its moving average of the time to the first output, in milliseconds, quick to rise and slow to fall. 0: not known."""
+    recent_requests: builtins.int
+    """Requests that ended there within the last 10 s, as this core process saw them."""
+    recent_failures: builtins.int
+    """Those of them that failed."""
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        upstream_model: builtins.str = ...,
+        eligible: builtins.bool = ...,
+        reason: builtins.str = ...,
+        byok: builtins.bool = ...,
+        priority: builtins.int = ...,
+        weight: builtins.int = ...,
+        breaker: builtins.str = ...,
+        in_flight: builtins.int = ...,
+        max_in_flight: builtins.int = ...,
+        latency_ms: builtins.float = ...,
+        recent_requests: builtins.int = ...,
+        recent_failures: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["breaker", b"breaker", "byok", b"byok", "eligible", b"eligible", "in_flight", b"in_flight", "latency_ms", b"latency_ms", "max_in_flight", b"max_in_flight", "priority", b"priority", "provider", b"provider", "reason", b"reason", "recent_failures", b"recent_failures", "recent_requests", b"recent_requests", "upstream_model", b"upstream_model", "weight", b"weight"]) -> None: ...
+
+global___RouteStep = RouteStep

@@ -6,7 +6,7 @@ from quillgate.v1 import model_service_pb2 as quillgate_dot_v1_dot_model__servic
 
 
 class ModelServiceStub(object):
-    """ModelService lists the models that the caller's key may use. Scope: `inference`.
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`.
     """
 
     def __init__(self, channel):
@@ -25,10 +25,15 @@ class ModelServiceStub(object):
                 request_serializer=quillgate_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=quillgate_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
                 )
+        self.ExplainModel = channel.unary_unary(
+                '/quillgate.v1.ModelService/ExplainModel',
+                request_serializer=quillgate_dot_v1_dot_model__service__pb2.ExplainModelRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_model__service__pb2.ExplainModelResponse.FromString,
+                )
 
 
 class ModelServiceServicer(object):
-    """ModelService lists the models that the caller's key may use. Scope: `inference`.
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`.
     """
 
     def ListModels(self, request, context):
@@ -41,6 +46,14 @@ class ModelServiceServicer(object):
     def GetModel(self, request, context):
         """GetModel returns a model. Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND (also for a model that the key
         may not use).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainModel(self, request, context):
+        """ExplainModel tells which upstreams a request for a model would try now, in which order, and why. Nothing is sent.
+        Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND, WORKSPACE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -59,6 +72,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=quillgate_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
                     response_serializer=quillgate_dot_v1_dot_model__service__pb2.GetModelResponse.SerializeToString,
             ),
+            'ExplainModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainModel,
+                    request_deserializer=quillgate_dot_v1_dot_model__service__pb2.ExplainModelRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_model__service__pb2.ExplainModelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'quillgate.v1.ModelService', rpc_method_handlers)
@@ -67,7 +85,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """ModelService lists the models that the caller's key may use. Scope: `inference`.
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`.
     """
 
     @staticmethod
@@ -101,5 +119,22 @@ class ModelService(object):
         return grpc.experimental.unary_unary(request, target, '/quillgate.v1.ModelService/GetModel',
             quillgate_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
             quillgate_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExplainModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/quillgate.v1.ModelService/ExplainModel',
+            quillgate_dot_v1_dot_model__service__pb2.ExplainModelRequest.SerializeToString,
+            quillgate_dot_v1_dot_model__service__pb2.ExplainModelResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

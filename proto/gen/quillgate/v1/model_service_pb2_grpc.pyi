@@ -18,7 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class ModelServiceStub:
-    """ModelService lists the models that the caller's key may use. Scope: `inference`."""
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     ListModels: grpc.UnaryUnaryMultiCallable[
@@ -35,8 +35,16 @@ class ModelServiceStub:
     may not use).
     """
 
+    ExplainModel: grpc.UnaryUnaryMultiCallable[
+        quillgate.v1.model_service_pb2.ExplainModelRequest,
+        quillgate.v1.model_service_pb2.ExplainModelResponse,
+    ]
+    """ExplainModel tells which upstreams a request for a model would try now, in which order, and why. Nothing is sent.
+    Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND, WORKSPACE_NOT_FOUND.
+    """
+
 class ModelServiceAsyncStub:
-    """ModelService lists the models that the caller's key may use. Scope: `inference`."""
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`."""
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
         quillgate.v1.model_service_pb2.ListModelsRequest,
@@ -52,8 +60,16 @@ class ModelServiceAsyncStub:
     may not use).
     """
 
+    ExplainModel: grpc.aio.UnaryUnaryMultiCallable[
+        quillgate.v1.model_service_pb2.ExplainModelRequest,
+        quillgate.v1.model_service_pb2.ExplainModelResponse,
+    ]
+    """ExplainModel tells which upstreams a request for a model would try now, in which order, and why. Nothing is sent.
+    Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND, WORKSPACE_NOT_FOUND.
+    """
+
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """ModelService lists the models that the caller's key may use. Scope: `inference`."""
+    """ModelService lists the models that the caller's key may use, and tells where a request would go. Scope: `inference`."""
 
     @abc.abstractmethod
     def ListModels(
@@ -71,6 +87,16 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[quillgate.v1.model_service_pb2.GetModelResponse, collections.abc.Awaitable[quillgate.v1.model_service_pb2.GetModelResponse]]:
         """GetModel returns a model. Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND (also for a model that the key
         may not use).
+        """
+
+    @abc.abstractmethod
+    def ExplainModel(
+        self,
+        request: quillgate.v1.model_service_pb2.ExplainModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.model_service_pb2.ExplainModelResponse, collections.abc.Awaitable[quillgate.v1.model_service_pb2.ExplainModelResponse]]:
+        """ExplainModel tells which upstreams a request for a model would try now, in which order, and why. Nothing is sent.
+        Errors: INVALID_REQUEST, SCOPE_MISSING, MODEL_NOT_FOUND, WORKSPACE_NOT_FOUND.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
