@@ -19,6 +19,7 @@ from quillgate_core.reservation import (
     Idempotency,
     KeyStale,
     LeaseStore,
+    Note,
     Outcome,
     Receipt,
     Record,
@@ -87,7 +88,8 @@ class Metering:
         """Set messages aside, durably, before anything is dispatched.
 
         Raises AllowanceExhausted, WorkspaceNotFound, KeyInvalid, KeyStale (authenticate afresh, then reserve again),
-        DuplicateRequest, DuplicateInProgress, AlreadyCompleted, IdempotencyMismatch, InvalidRequest and Overloaded.
+        CredentialsStale (read the workspace's provider keys, choose anew, then reserve again), DuplicateRequest,
+        DuplicateInProgress, AlreadyCompleted, IdempotencyMismatch, InvalidRequest and Overloaded.
         When this is cancelled or raises Overloaded, an owned row is released by itself, without charge, and its request
         id is spent; a row without owner may be reserved again with the same id. A `replayed` reservation belongs to
         another request: dispatch nothing for it.
@@ -125,6 +127,10 @@ class Metering:
     def settle_nowait(self, settle: Settle) -> None:
         """Settle for a caller that is being cancelled: lands while the process lives, a refusal is only logged."""
         self._writer.post(settle)
+
+    def note_nowait(self, note: Note) -> None:
+        """Write down who serves an open reservation, in case this process dies before it settles."""
+        self._writer.post(note)
 
     def release_nowait(self, release: Release) -> None:
         """Release for a caller that is being cancelled, as `settle_nowait` settles."""

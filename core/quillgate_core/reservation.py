@@ -44,7 +44,8 @@ class Reserve:
     left, as long as that is at least `min_hold_messages`. With a `key_id` the key must still be live and its revision
     the one that the caller saw. `owner` is the core instance that serves the request; without one, the row is
     recovered after `expire_s` seconds. With `idempotency` it is refused while another row that was or may be charged
-    has the same key.
+    has the same key. With `byok` the workspace's own provider key serves it: nothing is drawn from the allowance, the
+    hold is only noted. With a `credential_revision` the workspace's provider keys must be those that the caller saw.
     """
 
     workspace_id: str
@@ -59,6 +60,8 @@ class Reserve:
     model: str = ""
     upstream: str = ""
     idempotency: Idempotency | None = None
+    byok: bool = False
+    credential_revision: int | None = None
     nonce: int = field(default_factory=new_nonce)
 
 
@@ -67,7 +70,8 @@ class Settle:
     """End a reservation with its usage, on the reservation's day; the usage is clamped where it is not sane.
 
     `owner` must be exactly the one that reserved (None: reserved through MeteringService). `day` comes from the
-    Reservation and saves a look-up; without it the day is looked up. An empty `upstream` leaves the recorded one.
+    Reservation and saves a look-up; without it the day is looked up. An empty `upstream` or `upstream_request_id`
+    leaves the recorded one. `byok` says that the workspace's own provider key served it, though the allowance was held.
     """
 
     workspace_id: str
@@ -77,7 +81,24 @@ class Settle:
     owner: str | None = None
     day: date | None = None
     upstream: str = ""
+    upstream_request_id: str = ""
+    byok: bool = False
+    cost_picodollars: int | None = None
     outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Write down who is serving an open reservation, and the provider's id of the answer, in case this process dies.
+
+    It ends nothing and answers nothing of interest; a row that has ended stays as it is.
+    """
+
+    workspace_id: str
+    request_id: str
+    upstream: str
+    upstream_request_id: str
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +133,7 @@ class Record:
     nonce: int = field(default_factory=new_nonce)
 
 
-Step: TypeAlias = Reserve | Settle | Release | Record
+Step: TypeAlias = Reserve | Settle | Note | Release | Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +171,10 @@ class Receipt:
     remaining_messages: int | None
     is_pending: bool = False
     """Whether the charge is still on its way to the ledger, because the database is away."""
+    byok: bool = False
+    """Whether it was counted apart and not drawn from the allowance: a provider key of the workspace served it."""
+    cost_picodollars: int | None = None
+    """What the provider charges at its list price; None: not known."""
     allowance_messages: int | None = field(default=None, compare=False)
     """The day's allowance as it was then, None without a limit; no part of what was charged."""
 
@@ -160,7 +185,10 @@ Outcome: TypeAlias = Reservation | Receipt | Exception
 
 @dataclass(frozen=True, slots=True)
 class DailyCount:
-    """One workspace's row of `daily_message_count`: tokens are LLM tokens of ended requests, cached ones included."""
+    """One workspace's row of `daily_message_count`: tokens are LLM tokens of ended requests, cached ones included.
+
+    What the workspace's own provider keys served is in the `byok` members alone.
+    """
 
     workspace_id: str
     day: date
@@ -170,6 +198,13 @@ class DailyCount:
     cached_tokens: int
     output_tokens: int
     request_count: int
+    byok_message_count: int = 0
+    byok_input_tokens: int = 0
+    byok_output_tokens: int = 0
+    byok_request_count: int = 0
+    cost_picodollars: int = 0
+    byok_cost_picodollars: int = 0
+    unpriced_request_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +221,10 @@ class KeyStale(Exception):
     """The key changed since the caller authenticated: authenticate afresh and reserve again. Never shown to a user."""
 
 
+class CredentialsStale(Exception):
+    """The workspace's provider keys are not those that the caller saw: read them, choose anew and reserve again."""
+
+
 class Ticket(Protocol):
     """A step on its way to the ledger."""
 
@@ -199,8 +238,8 @@ class StepWriter(Protocol):
     def submit(self, step: Step) -> Ticket:
         """Queue a step of a coroutine of the running loop; raises Overloaded when there is no room."""
 
-    def post(self, step: Settle | Release) -> None:
-        """Queue the end of a reservation from any thread, without an answer; a refusal is logged."""
+    def post(self, step: Settle | Note | Release) -> None:
+        """Queue the end of a reservation, or a note, from any thread, without an answer; a refusal is logged."""
 
 
 class DailyStore(Protocol):

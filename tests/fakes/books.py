@@ -5,22 +5,42 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-_DISAGREEMENTS = """
-SELECT workspace_id, day FROM (
-    SELECT workspace_id, day, message_count, held_messages, input_tokens, cached_tokens, output_tokens, request_count
-    FROM daily_message_count
+_SUMS = {
+    "message_count": "sum(counted_messages) FILTER (WHERE NOT byok AND state <> 'open')",
+    "held_messages": "sum(held_messages) FILTER (WHERE NOT byok AND state = 'open')",
+    "input_tokens": "sum(prompt_tokens) FILTER (WHERE NOT byok)",
+    "cached_tokens": "sum(cached_tokens) FILTER (WHERE NOT byok)",
+    "output_tokens": "sum(completion_tokens) FILTER (WHERE NOT byok)",
+    "request_count": "count(*) FILTER (WHERE NOT byok AND is_charge)",
+    "byok_message_count": "sum(counted_messages) FILTER (WHERE byok AND state <> 'open')",
+    "byok_input_tokens": "sum(prompt_tokens) FILTER (WHERE byok)",
+    "byok_output_tokens": "sum(completion_tokens) FILTER (WHERE byok)",
+    "byok_request_count": "count(*) FILTER (WHERE byok AND is_charge)",
+    "cost_picodollars": "sum(cost_picodollars) FILTER (WHERE NOT byok)",
+    "byok_cost_picodollars": "sum(cost_picodollars) FILTER (WHERE byok)",
+    "unpriced_request_count": "sum(unpriced)",
+}
+"""What each column of a day is the sum of: the ledger's rows and their adjustments."""
+
+_DISAGREEMENTS = f"""
+WITH entries AS (
+    SELECT workspace_id, day, state, byok, held_messages, counted_messages, prompt_tokens, cached_tokens,
+           completion_tokens, cost_picodollars, state IN ('settled', 'recovered') AS is_charge,
+           (state IN ('settled', 'recovered') AND cost_picodollars IS NULL)::int AS unpriced
+    FROM ledger
+    UNION ALL
+    SELECT a.workspace_id, a.day, 'adjustment', l.byok, 0, a.counted_messages, a.prompt_tokens, a.cached_tokens,
+           a.completion_tokens, a.cost_picodollars, false,
+           CASE WHEN l.cost_picodollars IS NULL AND a.cost_picodollars IS NOT NULL THEN -1 ELSE 0 END
+    FROM ledger_adjustments a JOIN ledger l USING (workspace_id, request_id)
+)
+SELECT workspace_id, day, d, l FROM (
+    SELECT workspace_id, day, ROW({", ".join(f"{name}::numeric" for name in _SUMS)})::text AS d FROM daily_message_count
 ) d FULL JOIN (
-    SELECT workspace_id, day,
-           sum(counted_messages) FILTER (WHERE state <> 'open') AS message_count,
-           sum(held_messages) FILTER (WHERE state = 'open') AS held_messages,
-           sum(prompt_tokens) AS input_tokens, sum(cached_tokens) AS cached_tokens,
-           sum(completion_tokens) AS output_tokens,
-           count(*) FILTER (WHERE state IN ('settled', 'recovered')) AS request_count
-    FROM ledger GROUP BY 1, 2
+    SELECT workspace_id, day, ROW({", ".join(f"coalesce({total}, 0)::numeric" for total in _SUMS.values())})::text AS l
+    FROM entries GROUP BY 1, 2
 ) l USING (workspace_id, day)
-WHERE (d.message_count, d.held_messages, d.input_tokens, d.cached_tokens, d.output_tokens, d.request_count)
-      IS DISTINCT FROM (coalesce(l.message_count, 0), coalesce(l.held_messages, 0), coalesce(l.input_tokens, 0),
-                        coalesce(l.cached_tokens, 0), coalesce(l.output_tokens, 0), coalesce(l.request_count, 0))
+WHERE d IS DISTINCT FROM coalesce(l, ROW({", ".join("0" for _ in _SUMS)})::text)
 """
 
 

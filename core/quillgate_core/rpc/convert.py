@@ -108,6 +108,8 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         remaining_messages=receipt.remaining_messages,
         pending=receipt.is_pending,
         daily_message_allowance=receipt.allowance_messages,
+        byok=receipt.byok,
+        cost_picodollars=receipt.cost_picodollars,
     )
 
 
@@ -122,6 +124,13 @@ def from_daily(row: DailyCount) -> metering_service_pb2.DailyMessageCount:
         cached_tokens=row.cached_tokens,
         output_tokens=row.output_tokens,
         request_count=row.request_count,
+        byok_message_count=row.byok_message_count,
+        byok_input_tokens=row.byok_input_tokens,
+        byok_output_tokens=row.byok_output_tokens,
+        byok_request_count=row.byok_request_count,
+        cost_picodollars=row.cost_picodollars,
+        byok_cost_picodollars=row.byok_cost_picodollars,
+        unpriced_request_count=row.unpriced_request_count,
     )
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, LiteralString
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import BigInteger, Engine, cast, select, text
 
 from quillgate_core.errors import WorkspaceNotFound
 from quillgate_core.reservation import DailyCount, Today
@@ -48,6 +48,13 @@ class SqlDailyStore:
                 table.c.cached_tokens,
                 table.c.output_tokens,
                 table.c.request_count,
+                table.c.byok_message_count,
+                table.c.byok_input_tokens,
+                table.c.byok_output_tokens,
+                table.c.byok_request_count,
+                cast(table.c.cost_picodollars, BigInteger),
+                cast(table.c.byok_cost_picodollars, BigInteger),
+                table.c.unpriced_request_count,
             )
             .where(table.c.workspace_id == workspace_id, table.c.day.between(start_day, end_day))
             .order_by(table.c.day.desc())

@@ -46,14 +46,22 @@ WITH ended AS (
         settle_time = clock_timestamp()
     FROM unnest(CAST(:workspace_ids AS text[]), CAST(:request_ids AS text[])) AS k(workspace_id, request_id)
     WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id AND {_IS_ABANDONED}
-    RETURNING l.workspace_id, l.day, l.held_messages
+    RETURNING l.workspace_id, l.day, l.held_messages, l.byok
 )
 UPDATE daily_message_count d
 SET message_count = d.message_count + e.messages, held_messages = d.held_messages - e.messages,
-    request_count = d.request_count + e.requests
-FROM (SELECT workspace_id, day, sum(held_messages) AS messages, count(*) AS requests FROM ended GROUP BY 1, 2) e
+    request_count = d.request_count + e.requests, byok_message_count = d.byok_message_count + e.byok_messages,
+    byok_request_count = d.byok_request_count + e.byok_requests,
+    unpriced_request_count = d.unpriced_request_count + e.requests + e.byok_requests
+FROM (
+    SELECT workspace_id, day, coalesce(sum(held_messages) FILTER (WHERE NOT byok), 0) AS messages,
+           count(*) FILTER (WHERE NOT byok) AS requests,
+           coalesce(sum(held_messages) FILTER (WHERE byok), 0) AS byok_messages,
+           count(*) FILTER (WHERE byok) AS byok_requests
+    FROM ended GROUP BY 1, 2
+) e
 WHERE d.workspace_id = e.workspace_id AND d.day = e.day
-RETURNING e.requests
+RETURNING e.requests + e.byok_requests
 """  # noqa: S608 - the only thing put in is a constant
 
 

@@ -16,7 +16,15 @@ import psycopg
 from quillgate_core.reservation import Outcome, Record, Release, Reserve, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.engine import connect_arguments
-from quillgate_core.storage.ledger_batch import Claim, DailyRow, KeyState, LedgerBatch, LedgerRow, LockMissing
+from quillgate_core.storage.ledger_batch import (
+    Claim,
+    DailyRow,
+    KeyState,
+    LedgerBatch,
+    LedgerRow,
+    LockMissing,
+    WorkspaceState,
+)
 
 DEFAULT_CLOCK: Final = "clock_timestamp()"
 MAX_ATTEMPTS: Final = 5
@@ -150,7 +158,7 @@ class Ledger:
         return LedgerBatch(
             now=clock[0][0],
             day=clock[0][1],
-            allowances={row[2]: row[3] for row in clock if row[2] is not None},
+            workspaces={row[2]: WorkspaceState(*row[3:]) for row in clock if row[2] is not None},
             key_states={row[0]: KeyState(*row[1:]) for row in keys.fetchall()} if keys else {},
             daily_rows=[DailyRow(*row) for row in days.fetchall()],
             rows=[_stored_row(row) for row in rows.fetchall()],
@@ -180,8 +188,8 @@ def _ending_days(connection: psycopg.Connection, steps: Sequence[Step], *, trust
 
 
 def _write(connection: psycopg.Connection, batch: LedgerBatch) -> None:
-    if batch.changed_days:
-        parameters = (batch.now, _json(batch.inserts), _json(batch.ended), _json(batch.changed_days))
+    if batch.inserts or batch.changed or batch.changed_days:
+        parameters = (batch.now, _json(batch.inserts), _json(batch.changed), _json(batch.changed_days))
         connection.execute(sql.WRITE, parameters, prepare=True)
 
 

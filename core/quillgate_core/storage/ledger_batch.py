@@ -1,7 +1,7 @@
 """Decides what a batch of steps does to the ledger, from what one transaction read under its locks.
 
 Pure folding, in order: two reserves of one workspace in a batch see each other. It must not do I/O; `ledger.py` reads
-the input, writes `inserts`, `ended` and the changed daily rows, and commits before anybody sees an outcome.
+the input, writes `inserts`, `changed` and the changed daily rows, and commits before anybody sees an outcome.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,10 @@ from quillgate_core.errors import (
     WorkspaceNotFound,
 )
 from quillgate_core.reservation import (
+    CredentialsStale,
     Idempotency,
     KeyStale,
+    Note,
     Outcome,
     Receipt,
     Record,
@@ -55,6 +57,14 @@ class KeyState:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceState:
+    """What the transaction read about a workspace; no allowance is no limit."""
+
+    allowance: int | None
+    credential_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """Which row has an idempotency key, and the state it had when the transaction read it."""
 
@@ -80,10 +90,13 @@ class LedgerRow(msgspec.Struct):
     cached_tokens: int = 0
     completion_tokens: int = 0
     usage_source: UsageSource = ""
+    byok: bool = False
+    cost_picodollars: int | None = None
     key_id: str | None = None
     endpoint: str = ""
     model: str = ""
     upstream: str = ""
+    upstream_request_id: str = ""
     usage_clamped: bool = False
     outcome: str = ""
     expire_time: datetime | None = None
@@ -104,6 +117,13 @@ class DailyRow(msgspec.Struct):
     cached_tokens: int = 0
     output_tokens: int = 0
     request_count: int = 0
+    byok_message_count: int = 0
+    byok_input_tokens: int = 0
+    byok_output_tokens: int = 0
+    byok_request_count: int = 0
+    cost_picodollars: int = 0
+    byok_cost_picodollars: int = 0
+    unpriced_request_count: int = 0
     is_changed: bool = False
 
 
@@ -115,7 +135,7 @@ class LedgerBatch:
         *,
         now: datetime,
         day: date,
-        allowances: Mapping[str, int | None],
+        workspaces: Mapping[str, WorkspaceState],
         key_states: Mapping[str, KeyState],
         daily_rows: Iterable[DailyRow],
         rows: Iterable[LedgerRow],
@@ -123,18 +143,23 @@ class LedgerBatch:
     ) -> None:
         self.now = now
         self.day = day
-        self._allowances = allowances
+        self._workspaces = workspaces
         self._key_states = key_states
         self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
         self._rows = {(row.workspace_id, row.request_id): row for row in rows}
         self._claims = {(claim.workspace_id, claim.idempotency_key): claim for claim in claims}
+        self._changed: dict[tuple[str, str], LedgerRow] = {}
         self.inserts: list[LedgerRow] = []
-        self.ended: list[LedgerRow] = []
 
     @property
     def locked_days(self) -> set[tuple[str, date]]:
         """Workspaces and days whose daily rows exist and are locked."""
         return set(self._daily_rows)
+
+    @property
+    def changed(self) -> list[LedgerRow]:
+        """The stored rows to update: those that ended, and those with a note."""
+        return list(self._changed.values())
 
     @property
     def changed_days(self) -> list[DailyRow]:
@@ -147,6 +172,8 @@ class LedgerBatch:
             return self._reserve(step)
         if isinstance(step, Settle):
             return self._settle(step)
+        if isinstance(step, Note):
+            return self._note(step)
         if isinstance(step, Release):
             return self._release(step)
         if isinstance(step, Record):
@@ -162,8 +189,8 @@ class LedgerBatch:
             return refusal
         daily_row = self._locked(step.workspace_id, self.day)
         held_messages = step.hold_messages
-        allowance = self._allowances[step.workspace_id]
-        if allowance is not None:
+        allowance = self._workspaces[step.workspace_id].allowance
+        if allowance is not None and not step.byok:
             left_messages = allowance - daily_row.used_messages
             if left_messages < step.min_hold_messages:
                 return self._exhausted(step.workspace_id, allowance, max(0, left_messages))
@@ -173,9 +200,11 @@ class LedgerBatch:
             self._claim(row, step.idempotency)
         if step.owner is None:
             row.expire_time = self.now + timedelta(seconds=step.expire_s)
-        daily_row.held_messages += held_messages
-        daily_row.used_messages += held_messages
-        daily_row.is_changed = True
+        row.byok = step.byok
+        if not step.byok:
+            daily_row.held_messages += held_messages
+            daily_row.used_messages += held_messages
+            daily_row.is_changed = True
         return self._reservation(row, is_replayed=False)
 
     def _repeated(self, step: Reserve, row: LedgerRow) -> Reservation | Exception:
@@ -184,8 +213,14 @@ class LedgerBatch:
         return self._reservation(row, is_replayed=row.nonce != step.nonce)
 
     def _refusal(self, step: Reserve) -> Exception | None:
-        if step.workspace_id not in self._allowances:
+        workspace = self._workspaces.get(step.workspace_id)
+        if workspace is None:
             return WorkspaceNotFound(step.workspace_id)
+        return self._key_refusal(step) or (
+            CredentialsStale() if step.credential_revision not in (None, workspace.credential_revision) else None
+        )
+
+    def _key_refusal(self, step: Reserve) -> Exception | None:
         if step.key_id is None:
             return None
         key_state = self._key_states.get(step.key_id)
@@ -236,12 +271,24 @@ class LedgerBatch:
         if row is None or row.owner != step.owner:
             return ReservationNotFound(step.request_id)
         if row.state == "open":
-            if step.upstream:
-                row.upstream = plain_text(step.upstream)
+            self._name_upstream(row, step)
             self._charge(row, step)
         if row.state != "settled":
             return ReservationClosed(step.request_id, row.state)
         return self._receipt(row)
+
+    def _note(self, step: Note) -> Receipt | Exception:
+        row = self._rows.get((step.workspace_id, step.request_id))
+        if row is None or row.owner != step.owner or row.state != "open":
+            return ReservationNotFound(step.request_id)
+        self._name_upstream(row, step)
+        if row.is_stored:
+            self._changed[row.workspace_id, row.request_id] = row
+        return Receipt(row.workspace_id, row.request_id, row.day, 0, Usage(), "", None)
+
+    def _name_upstream(self, row: LedgerRow, step: Settle | Note) -> None:
+        row.upstream = plain_text(step.upstream) or row.upstream
+        row.upstream_request_id = plain_text(step.upstream_request_id) or row.upstream_request_id
 
     def _release(self, step: Release) -> Receipt | Exception:
         row = self._rows.get((step.workspace_id, step.request_id))
@@ -256,7 +303,7 @@ class LedgerBatch:
     def _record(self, step: Record) -> Receipt | Exception:
         row = self._rows.get((step.workspace_id, step.request_id))
         if row is None:
-            if step.workspace_id not in self._allowances:
+            if step.workspace_id not in self._workspaces:
                 return WorkspaceNotFound(step.workspace_id)
             row = self._new_row(step, state="open", held_messages=0)
             self._charge(row, step)
@@ -292,22 +339,21 @@ class LedgerBatch:
         row.completion_tokens = usage.completion_tokens
         row.usage_source = step.usage_source
         daily_row = self._end(row, state="settled", outcome=step.outcome)
-        daily_row.message_count += row.counted_messages
-        daily_row.used_messages += row.counted_messages
-        daily_row.input_tokens += usage.prompt_tokens
-        daily_row.cached_tokens += usage.cached_tokens
-        daily_row.output_tokens += usage.completion_tokens
-        daily_row.request_count += 1
+        if isinstance(step, Settle):
+            row.byok = row.byok or step.byok
+            row.cost_picodollars = step.cost_picodollars
+        _add_charge(daily_row, row, usage)
 
     def _end(self, row: LedgerRow, *, state: ReservationState, outcome: str) -> DailyRow:
         daily_row = self._locked(row.workspace_id, row.day)
-        daily_row.held_messages -= row.held_messages
-        daily_row.used_messages -= row.held_messages
+        if not row.byok:
+            daily_row.held_messages -= row.held_messages
+            daily_row.used_messages -= row.held_messages
         daily_row.is_changed = True
         row.state = state
         row.outcome = plain_text(outcome)
         if row.is_stored:
-            self.ended.append(row)
+            self._changed[row.workspace_id, row.request_id] = row
         return daily_row
 
     def _locked(self, workspace_id: str, day: date) -> DailyRow:
@@ -317,7 +363,7 @@ class LedgerBatch:
         return daily_row
 
     def _remaining_messages(self, workspace_id: str, day: date) -> int | None:
-        allowance = self._allowances[workspace_id]
+        allowance = self._workspaces[workspace_id].allowance
         if allowance is None:
             return None
         return max(0, allowance - self._locked(workspace_id, day).used_messages)
@@ -331,7 +377,7 @@ class LedgerBatch:
             row.state,
             self._remaining_messages(row.workspace_id, self.day),
             is_replayed,
-            self._allowances[row.workspace_id],
+            self._workspaces[row.workspace_id].allowance,
         )
 
     def _receipt(self, row: LedgerRow) -> Receipt:
@@ -343,8 +389,29 @@ class LedgerBatch:
             Usage(row.prompt_tokens, row.cached_tokens, row.completion_tokens),
             row.usage_source,
             self._remaining_messages(row.workspace_id, row.day),
-            allowance_messages=self._allowances[row.workspace_id],
+            byok=row.byok,
+            cost_picodollars=row.cost_picodollars,
+            allowance_messages=self._workspaces[row.workspace_id].allowance,
         )
+
+
+def _add_charge(daily_row: DailyRow, row: LedgerRow, usage: Usage) -> None:
+    """Add a charged row to its day: what an own provider key served is counted apart."""
+    if row.byok:
+        daily_row.byok_message_count += row.counted_messages
+        daily_row.byok_input_tokens += usage.prompt_tokens
+        daily_row.byok_output_tokens += usage.completion_tokens
+        daily_row.byok_request_count += 1
+        daily_row.byok_cost_picodollars += row.cost_picodollars or 0
+    else:
+        daily_row.message_count += row.counted_messages
+        daily_row.used_messages += row.counted_messages
+        daily_row.input_tokens += usage.prompt_tokens
+        daily_row.cached_tokens += usage.cached_tokens
+        daily_row.output_tokens += usage.completion_tokens
+        daily_row.request_count += 1
+        daily_row.cost_picodollars += row.cost_picodollars or 0
+    daily_row.unpriced_request_count += row.cost_picodollars is None
 
 
 def plain_text(text: str) -> str:

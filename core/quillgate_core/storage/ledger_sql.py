@@ -35,7 +35,7 @@ FROM unnest(%s::text[], %s::date[]) AS k(workspace_id, day), LATERAL (
 """Locks in the order of the parameters, which the caller sorts."""
 
 READ_WORKSPACES: Final = """
-SELECT c.now, (c.now AT TIME ZONE 'UTC')::date, w.workspace_id, w.daily_message_allowance
+SELECT c.now, (c.now AT TIME ZONE 'UTC')::date, w.workspace_id, w.daily_message_allowance, w.credential_revision
 FROM (SELECT clock_timestamp() AS now OFFSET 0) c LEFT JOIN workspaces w ON w.workspace_id = ANY(%s)
 """
 
@@ -47,7 +47,7 @@ FROM keys WHERE key_id = ANY(%s)
 
 READ_ROWS: Final = b"""
 SELECT l.workspace_id, l.request_id, l.day, l.state, l.owner, l.nonce, l.held_messages, l.counted_messages,
-       l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source
+       l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source, l.byok, l.cost_picodollars
 FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
     SELECT * FROM ledger l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
 ) l
@@ -73,26 +73,32 @@ WRITE: Final = b"""
 WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
     INSERT INTO ledger (
         workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens,
-        cached_tokens, completion_tokens, usage_source, key_id, endpoint, model, upstream, usage_clamped, outcome,
-        expire_time, idempotency_key, request_hash, reserve_time, settle_time
+        cached_tokens, completion_tokens, usage_source, byok, cost_picodollars, key_id, endpoint, model, upstream,
+        upstream_request_id, usage_clamped, outcome, expire_time, idempotency_key, request_hash, reserve_time,
+        settle_time
     )
     SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
     FROM p, json_to_recordset(%s::text::json) AS r(
         workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
         counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint,
-        usage_source text, key_id text, endpoint text, model text, upstream text, usage_clamped boolean,
-        outcome text, expire_time timestamptz, idempotency_key text, request_hash bytea
+        usage_source text, byok boolean, cost_picodollars bigint, key_id text, endpoint text, model text,
+        upstream text, upstream_request_id text, usage_clamped boolean, outcome text, expire_time timestamptz,
+        idempotency_key text, request_hash bytea
     )
-), ended AS (
+), changed AS (
     UPDATE ledger l
     SET state = r.state, counted_messages = r.counted_messages, prompt_tokens = r.prompt_tokens,
         cached_tokens = r.cached_tokens, completion_tokens = r.completion_tokens, usage_source = r.usage_source,
+        byok = r.byok, cost_picodollars = r.cost_picodollars,
         upstream = CASE WHEN r.upstream = '' THEN l.upstream ELSE r.upstream END,
-        usage_clamped = r.usage_clamped, outcome = r.outcome, settle_time = p.now
+        upstream_request_id = CASE WHEN r.upstream_request_id = '' THEN l.upstream_request_id
+                                   ELSE r.upstream_request_id END,
+        usage_clamped = r.usage_clamped, outcome = r.outcome,
+        settle_time = CASE WHEN r.state <> 'open' THEN p.now END
     FROM p, json_to_recordset(%s::text::json) AS r(
         workspace_id text, request_id text, state text, counted_messages bigint, prompt_tokens bigint,
-        cached_tokens bigint, completion_tokens bigint, usage_source text, upstream text, usage_clamped boolean,
-        outcome text
+        cached_tokens bigint, completion_tokens bigint, usage_source text, byok boolean, cost_picodollars bigint,
+        upstream text, upstream_request_id text, usage_clamped boolean, outcome text
     ), LATERAL (
         SELECT k.ctid FROM ledger k WHERE k.workspace_id = r.workspace_id AND k.request_id = r.request_id OFFSET 0
     ) k
@@ -101,13 +107,22 @@ WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
 UPDATE daily_message_count d
 SET message_count = d.message_count + r.message_count, held_messages = d.held_messages + r.held_messages,
     input_tokens = d.input_tokens + r.input_tokens, cached_tokens = d.cached_tokens + r.cached_tokens,
-    output_tokens = d.output_tokens + r.output_tokens, request_count = d.request_count + r.request_count
+    output_tokens = d.output_tokens + r.output_tokens, request_count = d.request_count + r.request_count,
+    byok_message_count = d.byok_message_count + r.byok_message_count,
+    byok_input_tokens = d.byok_input_tokens + r.byok_input_tokens,
+    byok_output_tokens = d.byok_output_tokens + r.byok_output_tokens,
+    byok_request_count = d.byok_request_count + r.byok_request_count,
+    cost_picodollars = d.cost_picodollars + r.cost_picodollars,
+    byok_cost_picodollars = d.byok_cost_picodollars + r.byok_cost_picodollars,
+    unpriced_request_count = d.unpriced_request_count + r.unpriced_request_count
 FROM json_to_recordset(%s::text::json) AS r(
     workspace_id text, day date, message_count bigint, held_messages bigint, input_tokens bigint,
-    cached_tokens bigint, output_tokens bigint, request_count bigint
+    cached_tokens bigint, output_tokens bigint, request_count bigint, byok_message_count bigint,
+    byok_input_tokens bigint, byok_output_tokens bigint, byok_request_count bigint, cost_picodollars numeric,
+    byok_cost_picodollars numeric, unpriced_request_count bigint
 ), LATERAL (
     SELECT k.ctid FROM daily_message_count k WHERE k.workspace_id = r.workspace_id AND k.day = r.day OFFSET 0
 ) k
 WHERE d.ctid = k.ctid
 """
-"""Everything that a batch changes, in one statement: new ledger rows, ended ones, and the daily rows' sums."""
+"""Everything that a batch changes, in one statement: new ledger rows, ended or noted ones, and the days' sums."""

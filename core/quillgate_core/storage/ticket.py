@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from quillgate_core.errors import Overloaded
-from quillgate_core.reservation import Outcome, Release, Reservation, Reserve, Settle, Step
+from quillgate_core.reservation import Note, Outcome, Release, Reservation, Reserve, Settle, Step
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class StepTicket:
         return cls(step, post, loop, loop.create_future())
 
     @classmethod
-    def without_answer(cls, step: Settle | Release, post: Callable[[Release], None]) -> "StepTicket":
+    def without_answer(cls, step: Settle | Note | Release, post: Callable[[Release], None]) -> "StepTicket":
         """Make a ticket that nobody waits for; a refusal is logged."""
         return cls(step, post, None, None)
 
@@ -120,7 +120,7 @@ class StepTicket:
 
     def _log(self, outcome: Outcome) -> None:
         is_undo = isinstance(self.step, Release) and self.step.nonce is not None
-        if isinstance(outcome, Exception) and not is_undo:
+        if isinstance(outcome, Exception) and not is_undo and not isinstance(self.step, Note):
             logger.warning("the end of %s was refused: %s", self.step.request_id, type(outcome).__name__)
 
 

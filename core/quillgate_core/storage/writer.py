@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import psycopg
 
 from quillgate_core.errors import Overloaded, QuillgateError
-from quillgate_core.reservation import Outcome, Release, Reserve, Settle, Step
+from quillgate_core.reservation import Note, Outcome, Release, Reserve, Settle, Step
 from quillgate_core.storage.ledger import LedgerContended
 from quillgate_core.storage.ticket import Answer, StepTicket, deliver
 
@@ -99,8 +99,11 @@ class GroupedWriter:
         self._queue.put(ticket)
         return ticket
 
-    def post(self, step: Settle | Release) -> None:
-        """Queue the end of a reservation from any thread; it lands without an answer, a refusal is logged."""
+    def post(self, step: Settle | Note | Release) -> None:
+        """Queue the end of a reservation or a note from any thread; it lands without an answer, a refusal is logged.
+
+        Each open reservation has at most one of either waiting here, so there are no more than twice as many.
+        """
         if self._stopped.is_set():
             logger.error("the end of %s comes after the writer's: recovery will charge its hold", step.request_id)
             return

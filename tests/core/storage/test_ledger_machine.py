@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Engine
 
 from quillgate_core.counting import Usage, counted_messages
-from quillgate_core.reservation import Outcome, Receipt, Record, Release, Reservation, Reserve, Settle, Step
+from quillgate_core.reservation import Note, Outcome, Receipt, Record, Release, Reservation, Reserve, Settle, Step
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 
@@ -36,6 +36,7 @@ class Entry:
     state: str = "open"
     counted: int = 0
     usage: Usage = NOTHING
+    byok: bool = False
 
 
 class Model:
@@ -49,12 +50,12 @@ class Model:
     @property
     def counted(self) -> int:
         """Messages of ended requests."""
-        return sum(entry.counted for entry in self.entries.values())
+        return sum(entry.counted for entry in self.entries.values() if not entry.byok)
 
     @property
     def held(self) -> int:
         """Messages of open requests."""
-        return sum(entry.held for entry in self.entries.values() if entry.state == "open")
+        return sum(entry.held for entry in self.entries.values() if entry.state == "open" and not entry.byok)
 
     @property
     def left(self) -> int:
@@ -68,21 +69,26 @@ class Model:
             return self._reserve(step, entry)
         if isinstance(step, Record):
             return self._record(step, entry)
-        if entry is None or entry.owner != step.owner:
+        if entry is None or entry.owner != step.owner or (isinstance(step, Note) and entry.state != "open"):
             return ("ReservationNotFound",)
+        if isinstance(step, Note):
+            return ("Receipt", 0, NOTHING, None)
         state = "settled" if isinstance(step, Settle) else "released"
         if entry.state == "open":
             usage = step.usage if isinstance(step, Settle) else NOTHING
             counted = counted_messages(usage) if isinstance(step, Settle) else 0
-            self.overrun += max(0, counted - entry.held)
-            entry = self.entries[step.request_id] = replace(entry, state=state, counted=counted, usage=usage)
+            byok = entry.byok or (isinstance(step, Settle) and step.byok)
+            self.overrun += 0 if byok else max(0, counted - entry.held)
+            entry = replace(entry, state=state, counted=counted, usage=usage, byok=byok)
+            self.entries[step.request_id] = entry
         return self._receipt(entry) if entry.state == state else ("ReservationClosed", entry.state)
 
     def _reserve(self, step: Reserve, entry: Entry | None) -> tuple[object, ...]:
         if entry is None:
-            if self.left < step.min_hold_messages:
+            if self.left < step.min_hold_messages and not step.byok:
                 return ("AllowanceExhausted", str(max(0, self.left)))
-            entry = Entry(step.owner, step.nonce, min(self.left, step.hold_messages))
+            held = step.hold_messages if step.byok else min(self.left, step.hold_messages)
+            entry = Entry(step.owner, step.nonce, held, byok=step.byok)
             self.entries[step.request_id] = entry
         elif step.owner is None and entry.owner is not None:
             return ("DuplicateRequest",)
@@ -124,12 +130,17 @@ def shown(outcome: Outcome) -> tuple[object, ...]:
 def steps(draw: st.DrawFn) -> Step:
     """Any step of any request, with ids and owners that often meet."""
     ids = {"workspace_id": "", "request_id": draw(REQUEST_IDS), "owner": draw(OWNERS)}
-    kind = draw(st.sampled_from(["reserve", "reserve", "settle", "settle", "release", "record"]))
+    kind = draw(st.sampled_from(["reserve", "reserve", "settle", "settle", "release", "record", "note"]))
+    byok = draw(st.sampled_from([False, False, True]))
     if kind == "reserve":
         hold_messages = draw(st.integers(1, 6))
-        return Reserve(**ids, hold_messages=hold_messages, min_hold_messages=draw(st.integers(1, hold_messages)))
+        least = draw(st.integers(1, hold_messages))
+        return Reserve(**ids, hold_messages=hold_messages, min_hold_messages=least, byok=byok)
     if kind == "settle":
-        return Settle(**ids, usage=draw(USAGES), usage_source="provider")
+        cost = draw(st.none() | st.integers(0, 10**15))
+        return Settle(**ids, usage=draw(USAGES), usage_source="provider", byok=byok, cost_picodollars=cost)
+    if kind == "note":
+        return Note(**ids, upstream="up", upstream_request_id="gen-1")
     if kind == "release":
         return Release(**ids)
     return Record(**ids, usage=draw(USAGES))

@@ -13,6 +13,8 @@ depends_on = None
 def upgrade() -> None:
     _create_catalogue()
     _create_credentials()
+    _create_adjustments()
+    _extend_days()
     _extend_ledger()
 
 
@@ -113,7 +115,7 @@ def _create_credentials() -> None:
     )
 
 
-def _extend_ledger() -> None:
+def _create_adjustments() -> None:
     op.create_table(
         "ledger_adjustments",
         sa.Column("workspace_id", sa.Text(), nullable=False),
@@ -147,6 +149,9 @@ def _extend_ledger() -> None:
         ),
         sa.PrimaryKeyConstraint("workspace_id", "request_id", "source", name=op.f("pk_ledger_adjustments")),
     )
+
+
+def _extend_days() -> None:
     op.add_column(
         "daily_message_count",
         sa.Column(
@@ -190,6 +195,9 @@ def _extend_ledger() -> None:
             comment="charged requests of both kinds whose price is not known",
         ),
     )
+
+
+def _extend_ledger() -> None:
     op.add_column(
         "ledger",
         sa.Column(
