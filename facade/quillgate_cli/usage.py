@@ -1,6 +1,7 @@
 """`quillgate usage` and `quillgate quote`: MeteringService for people. Must not compute: core counts."""
 
 from datetime import datetime
+from decimal import Decimal
 
 import click
 
@@ -17,7 +18,8 @@ from quillgate_cli.connection import Core, with_core
 from quillgate_cli.table import Column
 
 _DAY = click.DateTime(["%Y-%m-%d"])
-_TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS")
+_TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS", "OWN KEYS", "USD")
+_PICODOLLARS = 10**12
 
 
 @click.command(short_help="Show what a workspace used and has left.")
@@ -27,7 +29,11 @@ _TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS")
 @json_option
 @with_core
 def usage(core: Core, *, workspace: str | None, first: datetime | None, last: datetime | None, as_json: bool) -> None:
-    """Show what a workspace used, day by day, and what is left today."""
+    """Show what a workspace used, day by day, and what is left today.
+
+    OWN KEYS are messages served with the workspace's own provider keys, in no other column. USD is what providers
+    charge the gateway for the others, at list prices; a + says that the price of some is not known.
+    """
     request = ListDailyMessageCountRequest(workspace_id=workspace or "", start_day=_day(first), end_day=_day(last))
     response = core.call(core.metering.ListDailyMessageCount, request)
     if as_json:
@@ -72,7 +78,17 @@ def _day(moment: datetime | None) -> str:
 
 def _row(day: DailyMessageCount) -> list[str]:
     tokens = [day.input_tokens, day.cached_tokens, day.output_tokens]
-    return [day.day, *map(output.count, [day.message_count, day.held_messages, *tokens, day.request_count])]
+    counts = [day.message_count, day.held_messages, *tokens, day.request_count, day.byok_message_count]
+    return [day.day, *map(output.count, counts), _cost(day)]
+
+
+def _cost(day: DailyMessageCount) -> str:
+    """What providers charge the gateway, at list prices; `+` where more was used whose price is not known."""
+    requests = day.request_count + day.byok_request_count
+    if requests and day.unpriced_request_count >= requests:
+        return "unknown"
+    dollars = Decimal(day.cost_picodollars) / _PICODOLLARS
+    return f"{dollars:,.4f}" + ("+" if day.unpriced_request_count else "")
 
 
 def _summary(response: ListDailyMessageCountResponse) -> str:

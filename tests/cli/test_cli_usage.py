@@ -11,7 +11,7 @@ from .conftest import Cli
 def fill(core: FakeAdminCore) -> None:
     """Gives the core two days of usage and an allowance."""
     day = DailyMessageCount(workspace_id=OWN_WORKSPACE, day="2026-11-23", message_count=1, input_tokens=10)
-    day.output_tokens, day.request_count = 5, 1
+    day.output_tokens, day.request_count, day.cost_picodollars = 5, 1, 1_234_560_000
     before = DailyMessageCount(day="2026-11-22", message_count=1234, held_messages=2, cached_tokens=3)
     core.days.days.extend([day, before])
     core.days.daily_message_allowance = 1000
@@ -23,11 +23,24 @@ def test_usage_shows_days_and_what_is_left(cli: Cli, core: FakeAdminCore) -> Non
     """People see a row a day and one line with the allowance."""
     fill(core)
     lines = [line.split() for line in cli("usage").out.splitlines()]
-    assert lines[0] == ["DAY", "MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS"]
-    assert lines[2] == ["2026-11-23", "1", "0", "10", "0", "5", "1"]
-    assert lines[3] == ["2026-11-22", "1,234", "2", "0", "3", "0", "0"]
+    assert lines[0] == ["DAY", "MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS", "OWN", "KEYS", "USD"]
+    assert lines[2] == ["2026-11-23", "1", "0", "10", "0", "5", "1", "0", "0.0012"]
+    assert lines[3] == ["2026-11-22", "1,234", "2", "0", "3", "0", "0", "0", "0.0000"]
     summary = "Allowance: 1,000 messages a day, 999 left today; resets 2026-11-24T00:00:00Z."
     assert " ".join(lines[-1]) == summary
+
+
+@pytest.mark.parametrize(
+    ("requests", "own", "unpriced", "shown"), [(2, 0, 1, "0.0000+"), (2, 1, 3, "unknown"), (0, 3, 0, "0.0000")]
+)
+def test_usage_says_which_costs_are_unknown(
+    cli: Cli, core: FakeAdminCore, requests: int, own: int, unpriced: int, shown: str
+) -> None:
+    """A sum that leaves requests out is marked, and one of nothing but unknown prices is no sum."""
+    day = DailyMessageCount(day="2026-11-23", request_count=requests, byok_request_count=own, byok_message_count=7)
+    day.unpriced_request_count = unpriced
+    core.days.days.append(day)
+    assert cli("usage").out.splitlines()[2].split()[-2:] == ["7", shown]
 
 
 def test_usage_as_json(cli: Cli, core: FakeAdminCore) -> None:
@@ -43,6 +56,13 @@ def test_usage_as_json(cli: Cli, core: FakeAdminCore) -> None:
         "cached_tokens": 0,
         "output_tokens": 5,
         "request_count": 1,
+        "byok_message_count": 0,
+        "byok_input_tokens": 0,
+        "byok_output_tokens": 0,
+        "byok_request_count": 0,
+        "cost_picodollars": 1_234_560_000,
+        "byok_cost_picodollars": 0,
+        "unpriced_request_count": 0,
     }
     assert (document["daily_message_allowance"], document["remaining_messages"]) == (1000, 999)
     assert document["reset_time"] == "2026-11-24T00:00:00Z"

@@ -16,15 +16,8 @@ import psycopg
 from quillgate_core.reservation import Outcome, Record, Release, Reserve, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.engine import connect_arguments
-from quillgate_core.storage.ledger_batch import (
-    Claim,
-    DailyRow,
-    KeyState,
-    LedgerBatch,
-    LedgerRow,
-    LockMissing,
-    WorkspaceState,
-)
+from quillgate_core.storage.ledger_batch import LedgerBatch, LockMissing
+from quillgate_core.storage.ledger_rows import Claim, DailyRow, KeyState, LedgerRow, WorkspaceState
 
 DEFAULT_CLOCK: Final = "clock_timestamp()"
 MAX_ATTEMPTS: Final = 5

@@ -98,7 +98,8 @@ def test_recovered_row_keeps_the_key(apply: Apply, books: Books) -> None:
     apply(reserve("r1"))
     books.run(
         "UPDATE ledger SET state = 'recovered', counted_messages = held_messages, usage_source = 'hold';"
-        "UPDATE daily_message_count SET held_messages = 0, message_count = 2, request_count = 1, unpriced_request_count = 1"
+        "UPDATE daily_message_count SET held_messages = 0, message_count = 2, request_count = 1,"
+        " unpriced_request_count = 1"
     )
     assert refused(apply(reserve("r2"))[0], AlreadyCompleted, "r1")
 
