@@ -22,12 +22,14 @@ from quillgate.v1 import (
     response_service_pb2_grpc,
     workspace_service_pb2_grpc,
 )
+from quillgate_core.admission import Admission
 from quillgate_core.catalogue import Catalogue
 from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
+from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.providers import pocketsphinx
@@ -35,7 +37,8 @@ from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.echo import Echo
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.responses import Responses
-from quillgate_core.rpc.call import current_idempotency
+from quillgate_core.router import Router
+from quillgate_core.rpc.call import current_idempotency, current_session
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
@@ -113,6 +116,7 @@ class Core:
         self._pool = HttpPool()
         self._accounts = _accounts(config, self._pool)
         self._catalogue = Catalogue(config.catalogue.models, providers=self._accounts)
+        self._router = Router(self._catalogue, self._accounts, max_attempts=config.max_attempts)
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
@@ -183,25 +187,17 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        accounts = self._accounts.items()
-        chat = {name: account.chat for name, account in accounts if account.chat is not None}
-        text = {name: account.text for name, account in accounts if account.text is not None}
-        native = {name: account.responses for name, account in accounts if account.responses is not None}
-        hearing = {name: account.transcriptions for name, account in accounts if account.transcriptions is not None}
-        completions = Completions(self._catalogue, chat, self.metering)
-        texts = TextCompletions(self._catalogue, chat, self.metering, text_providers=text)
-        responses = Responses(
-            self._catalogue,
-            chat,
-            self.metering,
-            self._response_store,
-            response_providers=native,
-            blocking=self._blocking,
+        metered = Metered(self.metering)
+        admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
+        service = CompletionService(
+            Completions(admission, metered),
+            texts=TextCompletions(admission, metered),
+            responses=Responses(admission, metered, self._response_store, blocking=self._blocking),
+            transcriptions=Transcriptions(admission, metered),
         )
-        transcriptions = Transcriptions(self._catalogue, hearing, self.metering)
-        service = CompletionService(completions, texts=texts, responses=responses, transcriptions=transcriptions)
         completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(service, server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._catalogue), server)
+        models = ModelService(self._catalogue, self._router)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
         response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)

@@ -84,7 +84,7 @@ class Catalogue:
             model.id: model for model in sorted(served, key=lambda model: model.id) if model.upstreams
         }
 
-    def get(self, model_id: str) -> Model:
+    def get(self, model_id: str, own: frozenset[str] = frozenset()) -> Model:
         """Returns the model; raises ModelNotFound."""
         try:
             return self._models[model_id]

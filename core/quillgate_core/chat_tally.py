@@ -26,10 +26,21 @@ BYTES_PER_TOKEN = 4
 
 
 class ChatTally:
-    """The state of one stream; `take` each batch of chunks in order, then `finish`."""
+    """The state of one stream; `take` each batch of chunks in order, then `finish`.
 
-    def __init__(self, request: ChatCompletionRequest, *, fallback_id: str, created: int, provider: str) -> None:
-        self._model = request.model
+    `model` is what chunks call the model: the request's own by default.
+    """
+
+    def __init__(
+        self,
+        request: ChatCompletionRequest,
+        *,
+        fallback_id: str,
+        created: int,
+        provider: str,
+        model: str = "",
+    ) -> None:
+        self._model = model or request.model
         self._include_usage = request.stream_options.include_usage
         self._prompt_bytes = request.ByteSize()
         self._provider = provider
@@ -41,6 +52,7 @@ class ChatTally:
         self._finished: set[int] = set()
         self._output_bytes = 0
         self.started = False
+        self.upstream_id = ""
 
     def take(self, chunks: Iterable[ChatCompletionChunk]) -> list[ChatCompletionChunk]:
         """Returns the chunks to pass on; may be none."""
@@ -59,6 +71,7 @@ class ChatTally:
         clean_extra(chunk)
         if not self._id:
             self._id = chunk.id or self._fallback_id
+            self.upstream_id = chunk.id
             self._created = chunk.created or self._created
         chunk.id = self._id
         chunk.object = "chat.completion.chunk"
@@ -119,13 +132,13 @@ class ChatTally:
 
 
 def clean_answer(
-    answer: ChatCompletion, request: ChatCompletionRequest, *, fallback_id: str, created: int
+    answer: ChatCompletion, request: ChatCompletionRequest, *, fallback_id: str, created: int, model: str = ""
 ) -> tuple[Usage, UsageSource]:
     """Makes a whole answer a clean OpenAI answer, in place, and returns what it used."""
     answer.id = answer.id or fallback_id
     answer.object = "chat.completion"
     answer.created = answer.created or created
-    answer.model = request.model
+    answer.model = model or request.model
     for index, choice in enumerate(answer.choices):
         choice.index = choice.index if choice.HasField("index") else index
         choice.message.role = choice.message.role or "assistant"
@@ -144,7 +157,14 @@ def is_usage(usage: CompletionUsage) -> bool:
 
 def usage_of(usage: CompletionUsage) -> Usage:
     """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
-    return Usage(usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens)
+    details = usage.prompt_tokens_details
+    return Usage(
+        usage.prompt_tokens,
+        details.cached_tokens,
+        usage.completion_tokens,
+        # A provider that says nonsense of them has said nothing: only the cost depends on them.
+        cache_write_tokens=min(max(details.cache_write_tokens, 0), max(0, usage.prompt_tokens - details.cached_tokens)),
+    )
 
 
 def estimate(prompt_bytes: int, output_bytes: int) -> Usage:

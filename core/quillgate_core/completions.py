@@ -1,52 +1,44 @@
-"""Chat completions: check, choose an upstream, translate, and let `Metered` reserve, serve and settle."""
+"""Chat completions: check, translate for each candidate, and let `Metered` reserve, serve and settle."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from quillgate_core.catalogue import Catalogue
+from quillgate_core.admission import Admission, Ask
 from quillgate_core.chat_rules import check_chat, check_endpoint
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
+from quillgate_core.errors import InvalidRequest
+from quillgate_core.fallback_models import named_models
 from quillgate_core.holds import chat_hold
-from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
-from quillgate_core.metering import Metering
+from quillgate_core.metered import Batch, Metered
 from quillgate_core.principal import INFERENCE, Principal
-from quillgate_core.reservation import Receipt, Reservation
-from quillgate_core.routing import attempts
+from quillgate_core.reservation import Receipt
+from quillgate_core.routing import Candidate
 from quillgate_core.upstream import ChatProvider, PreparedChat
-
-ENDPOINT = "chat.completions"
 
 ChatBatch = Batch[ChatCompletionChunk]
 """Chunks that are passed on at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class AdmittedChat:
-    """A chat request that is reserved and ready to be sent."""
+class ChatPlan:
+    """A chat request that is ready to be sent to one candidate."""
 
-    reservation: Reservation
     provider: ChatProvider
     prepared: PreparedChat
+    model: str
+    """What the answer calls the model."""
+    tally: ChatTally
 
 
 class Completions:
-    """The use case behind the chat RPCs of CompletionService, and what other endpoints are translated to."""
+    """The use case behind the chat RPCs of CompletionService."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        providers: Mapping[str, ChatProvider],
-        metering: Metering,
-        *,
-        clock: Callable[[], float] = time.time,
-        settle_wait_s: float = SETTLE_WAIT_S,
-    ) -> None:
-        self._catalogue = catalogue
-        self._providers = providers
-        self._metered = Metered(metering, settle_wait_s=settle_wait_s)
+    def __init__(self, admission: Admission, metered: Metered, *, clock: Callable[[], float] = time.time) -> None:
+        self._admission = admission
+        self._metered = metered
         self._clock = clock
 
     async def create_chat(
@@ -54,11 +46,14 @@ class Completions:
     ) -> tuple[ChatCompletion, Receipt]:
         """Answers in one piece; the receipt is durable when this returns, or pending when the database is away."""
         answer_id, created = f"chatcmpl-{request_id}", int(self._clock())
-        admitted = await self.admit(principal, request_id, request, stream=False)
+        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=False))
         return await self._metered.answer(
-            admitted.reservation,
-            lambda: admitted.provider.create_chat(admitted.prepared),
-            used=lambda answer: clean_answer(answer, request, fallback_id=answer_id, created=created),
+            reservation,
+            failover,
+            lambda plan: plan.provider.create_chat(plan.prepared),
+            used=lambda answer: clean_answer(
+                answer, request, fallback_id=answer_id, created=created, model=failover.plan.model
+            ),
             observed=estimate(request.ByteSize(), 0),
         )
 
@@ -66,51 +61,54 @@ class Completions:
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> AsyncGenerator[ChatBatch, None]:
         """Answers in pieces; the receipt comes with the last batch, durable or pending as in create_chat."""
-        answer_id, created = f"chatcmpl-{request_id}", int(self._clock())
-        admitted = await self.admit(principal, request_id, request, stream=True)
-        tally = ChatTally(request, fallback_id=answer_id, created=created, provider=admitted.provider.name)
-        received = admitted.provider.stream_chat(admitted.prepared)
-        async with aclosing(self._metered.stream(admitted.reservation, received, tally)) as batches:
+        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=True))
+        answered = self._metered.stream(reservation, failover, lambda plan: plan.provider.stream_chat(plan.prepared))
+        async with aclosing(answered) as batches:
             async for batch in batches:
                 yield batch
 
-    async def admit(
-        self,
-        principal: Principal,
-        request_id: str,
-        request: ChatCompletionRequest,
-        *,
-        stream: bool,
-        endpoint: str = ENDPOINT,
-    ) -> AdmittedChat:
-        """Checks, chooses, translates, and reserves last: until then a refusal costs nothing."""
+    def _ask(
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest, *, stream: bool
+    ) -> Ask[ChatPlan]:
+        """Checks everything that costs nothing to check."""
         principal.require(INFERENCE)
+        request, ids = named_models(request)
         check_chat(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
-        if endpoint == ENDPOINT:
+        models = self._admission.models(principal, ids)
+        for model in models:
             check_endpoint(model)
-        upstream = attempts(model)[0]
-        provider = self._providers[upstream.provider]
-        hold = chat_hold(request, model)
-        prepared = provider.prepare_chat(
-            request, model=upstream.model, stream=stream, max_output_tokens=hold.lowered_output_tokens
-        )
-        reservation = await self._metered.reserve(
+        created = int(self._clock())
+
+        def plan(candidate: Candidate, max_output_tokens: int | None) -> ChatPlan:
+            provider = chat_provider(candidate)
+            prepared = provider.prepare_chat(
+                request, model=candidate.upstream.model, stream=stream, max_output_tokens=max_output_tokens
+            )
+            name = ids[candidate.rank]
+            tally = ChatTally(
+                request, fallback_id=f"chatcmpl-{request_id}", created=created, provider=provider.name, model=name
+            )
+            return ChatPlan(provider, prepared, name, tally)
+
+        return Ask(
             principal,
             request_id,
-            endpoint=endpoint,
-            model=request.model,
-            upstream=provider.name,
-            hold_messages=hold.hold_messages,
-            min_hold_messages=hold.min_hold_messages,
+            "chat.completions",
+            models,
+            request.model,
+            hold=lambda candidate: chat_hold(request, candidate.model),
+            plan=plan,
+            session=request.prompt_cache_key,
         )
-        limit = hold.output_tokens_within(reservation.held_messages)
-        if limit is None:
-            return AdmittedChat(reservation, provider, prepared)
-        try:
-            prepared = provider.prepare_chat(request, model=upstream.model, stream=stream, max_output_tokens=limit)
-        except Exception:
-            await self._metered.release(reservation)
-            raise
-        return AdmittedChat(reservation, provider, prepared)
+
+
+def chat_provider(candidate: Candidate) -> ChatProvider:
+    """Returns what a candidate answers chats with; raises InvalidRequest where it has no such thing."""
+    provider = candidate.account.chat
+    if provider is None:
+        raise InvalidRequest(
+            f"The provider `{candidate.upstream.provider}` does not answer chats.",
+            param="model",
+            code="unsupported_value",
+        )
+    return provider

@@ -44,6 +44,8 @@ class Config:
     """Other calls served at once by this process; more wait 0.1 s and are then refused. Default: 64."""
     response_retention_days: _Days = 30
     """Days that a response is kept, 1 to 3650; a change holds for responses made from then on. Default: 30."""
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 2
+    """Upstreams that one request is sent to at most, as long as none has given output. Default: 2."""
     drain_s: _Seconds = 60.0
     """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
     catalogue: CatalogueFile = field(default_factory=CatalogueFile)

@@ -33,6 +33,8 @@ class Usage:
     cached_tokens: int = 0
     completion_tokens: int = 0
     minimum_messages: int = 1
+    cache_write_tokens: int = 0
+    """Those of the prompt tokens that were written to a cache: they count as any other, but may cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +74,6 @@ def sane(usage: Usage) -> tuple[Usage, bool]:
     cached_tokens = min(max(usage.cached_tokens, 0), prompt_tokens)
     completion_tokens = min(max(usage.completion_tokens, 0), MAX_TOKENS)
     minimum_messages = min(max(usage.minimum_messages, 1), MAX_MINIMUM_MESSAGES)
-    clamped = Usage(prompt_tokens, cached_tokens, completion_tokens, minimum_messages)
+    cache_write_tokens = min(max(usage.cache_write_tokens, 0), prompt_tokens - cached_tokens)
+    clamped = Usage(prompt_tokens, cached_tokens, completion_tokens, minimum_messages, cache_write_tokens)
     return clamped, clamped != usage

@@ -265,5 +265,7 @@ class Overloaded(QuillgateError):
 
     reason = "OVERLOADED"
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 1, is_stated: bool = False) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
+        self.is_stated = is_stated
+        """Whether a provider stated the time, so that waiting for it is worth while."""

@@ -6,22 +6,24 @@
     failed after output          settled with what was observed
     caller gone, at any await    settled with what was observed; the provider's connection is closed
 
-It knows neither endpoints nor providers; these give it what to await and a Tally of what was used.
+It knows neither endpoints nor providers; these give it what to send, by whom, and a Tally of what was used.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import DuplicateRequest, QuillgateError
+from quillgate_core.failover import Failover
 from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
-from quillgate_core.reservation import Receipt, Release, Reservation, Reserve, Settle, UsageSource
+from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
+from quillgate_core.routing import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ SETTLE_WAIT_S = 2.0
 """How long an answer waits for its settlement when the database is away."""
 
 AnswerT = TypeVar("AnswerT")
+SentPlanT = TypeVar("SentPlanT")
 ReceivedT = TypeVar("ReceivedT", contravariant=True)
 SentT = TypeVar("SentT", covariant=True)
 Used = tuple[Usage, UsageSource]
@@ -40,6 +43,10 @@ class Tally(Protocol[ReceivedT, SentT]):
     @property
     def started(self) -> bool:
         """Whether the caller has been given any output."""
+
+    @property
+    def upstream_id(self) -> str:
+        """The provider's own id of the answer, empty as long as it is not known."""
 
     def take(self, received: ReceivedT) -> Sequence[SentT]:
         """Returns what to pass on now; may be nothing."""
@@ -57,6 +64,17 @@ class Tally(Protocol[ReceivedT, SentT]):
         """Returns what to pass on before the error ends a stream that has started."""
 
 
+class Plan(Protocol[ReceivedT, SentT]):
+    """A request that is ready to be sent to one candidate, and the tally that follows its stream."""
+
+    @property
+    def tally(self) -> Tally[ReceivedT, SentT]:
+        """Follows what comes back."""
+
+
+PlanT = TypeVar("PlanT", bound=Plan[Any, Any])
+
+
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[AnswerT]):
     """What is passed on at once: pieces, the reservation with the first ones, the receipt with the last."""
@@ -64,6 +82,8 @@ class Batch(Generic[AnswerT]):
     pieces: Sequence[AnswerT]
     reservation: Reservation | None = None
     receipt: Receipt | None = None
+    upstream: str = ""
+    """Who answers: with the reservation."""
 
 
 class Metered:
@@ -83,6 +103,8 @@ class Metered:
         upstream: str,
         hold_messages: int,
         min_hold_messages: int,
+        byok: bool = False,
+        credential_revision: int | None = None,
     ) -> Reservation:
         """Reserves, as the last thing before dispatch: until then a refusal costs nothing.
 
@@ -101,6 +123,8 @@ class Metered:
                 model=model,
                 upstream=upstream,
                 idempotency=self._metering.current_idempotency(),
+                byok=byok,
+                credential_revision=credential_revision,
             )
         )
         if reservation.replayed:
@@ -110,55 +134,67 @@ class Metered:
     async def answer(
         self,
         reservation: Reservation,
-        work: Callable[[], Awaitable[AnswerT]],
+        failover: Failover[SentPlanT],
+        send: Callable[[SentPlanT], Awaitable[AnswerT]],
         *,
         used: Callable[[AnswerT], Used],
         observed: Usage,
     ) -> tuple[AnswerT, Receipt]:
-        """Awaits a whole answer and settles what it `used`; `observed` is charged when the caller goes away."""
+        """Sends, awaits a whole answer and settles what it `used`; `observed` is charged when the caller goes away."""
         try:
-            answer = await work()
+            answer = await failover.answer(send)
             usage, source = used(answer)
         except Exception:
             await self.release(reservation)
             raise
         except BaseException:
-            self._settle_gone(reservation, observed, "estimate")
+            self._settle_gone(reservation, failover, observed, "estimate")
             raise
-        return answer, await self._settle(reservation, usage, source, outcome="complete")
+        return answer, await self._settle(reservation, failover, usage, source, outcome="complete")
 
     async def stream(
         self,
         reservation: Reservation,
-        batches: AsyncIterator[ReceivedT],
-        tally: Tally[ReceivedT, AnswerT],
+        failover: Failover[PlanT],
+        send: Callable[[PlanT], AsyncIterator[Any]],
         *,
         before_last: Callable[[], Awaitable[None]] | None = None,
-    ) -> AsyncGenerator[Batch[AnswerT], None]:
-        """Passes a stream on; `before_last` is awaited when it is settled and before the caller sees its end."""
+    ) -> AsyncGenerator[Batch[Any], None]:
+        """Sends, and passes the stream on; `before_last` is awaited when it is settled and before its end is seen."""
         first: Reservation | None = reservation
         try:
-            async with aclosing(batches) as received_batches:  # type: ignore[type-var]
-                async for received in received_batches:
+            received, rest = await failover.open(send)
+            upstream, tally = failover.candidate.name, failover.plan.tally
+            async with aclosing(rest) as batches:  # type: ignore[type-var]
+                pieces = tally.take(received)
+                self._note(reservation, failover)
+                if pieces:
+                    yield Batch(pieces, first, upstream=upstream)
+                    first = None
+                async for received in batches:
                     if pieces := tally.take(received):
-                        yield Batch(pieces, first)
+                        yield Batch(pieces, first, upstream=upstream)
                         first = None
             tally.finish()
         except Exception as error:
+            failover.end(error)
+            tally = failover.plan.tally
             if tally.started:
-                await self._settle(reservation, *tally.usage(), outcome="provider_failed")
+                await self._settle(reservation, failover, *tally.usage(), outcome="provider_failed")
                 if pieces := tally.failure(error):
-                    yield Batch(pieces, first)
+                    yield Batch(pieces, first, upstream=failover.candidate.name)
             else:
                 await self.release(reservation)
             raise
-        except BaseException:
-            self._settle_gone(reservation, *tally.usage())
+        except BaseException as error:
+            failover.end(error)
+            self._settle_gone(reservation, failover, *failover.plan.tally.usage())
             raise
-        receipt = await self._settle(reservation, *tally.usage(), outcome="complete")
+        failover.end()
+        receipt = await self._settle(reservation, failover, *tally.usage(), outcome="complete")
         if before_last is not None:
             await before_last()
-        yield Batch(tally.last(), first, receipt)
+        yield Batch(tally.last(), first, receipt, upstream)
 
     async def release(self, reservation: Reservation) -> None:
         """Ends a request without charge."""
@@ -171,9 +207,27 @@ class Metered:
         )
         await self._end(step)
 
-    async def _settle(self, reservation: Reservation, usage: Usage, source: UsageSource, *, outcome: str) -> Receipt:
-        step = self._settle_step(reservation, usage, source, outcome=outcome)
-        return await self._end(step) or _pending_receipt(step, reservation.day)
+    def _note(self, reservation: Reservation, failover: Failover[Any]) -> None:
+        """Writes down who answers, where true usage can be asked for should this process die."""
+        candidate, upstream_id = failover.candidate, failover.plan.tally.upstream_id
+        if candidate.account.usage_lookup is None or not upstream_id:
+            return
+        self._metering.note_nowait(
+            Note(
+                workspace_id=reservation.workspace_id,
+                request_id=reservation.request_id,
+                upstream=candidate.upstream.provider,
+                upstream_request_id=upstream_id,
+                owner=self._metering.instance_id,
+            )
+        )
+
+    async def _settle(
+        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+    ) -> Receipt:
+        step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
+        receipt = await self._end(step) or _pending_receipt(step, reservation.day)
+        return replace(receipt, upstream=failover.candidate.name)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:
         """Ends the request durably, waiting a moment so that a caller who looks finds nothing held.
@@ -191,10 +245,15 @@ class Metered:
             log.error("request %s could not be ended: %s", step.request_id, error.message)
         return None
 
-    def _settle_gone(self, reservation: Reservation, usage: Usage, source: UsageSource) -> None:
-        self._metering.settle_nowait(self._settle_step(reservation, usage, source, outcome="caller_gone"))
+    def _settle_gone(
+        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource
+    ) -> None:
+        self._metering.settle_nowait(self._settle_step(reservation, failover, usage, source, outcome="caller_gone"))
 
-    def _settle_step(self, reservation: Reservation, usage: Usage, source: UsageSource, *, outcome: str) -> Settle:
+    def _settle_step(
+        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+    ) -> Settle:
+        candidate = failover.candidate
         return Settle(
             workspace_id=reservation.workspace_id,
             request_id=reservation.request_id,
@@ -202,8 +261,26 @@ class Metered:
             usage_source=source,
             owner=self._metering.instance_id,
             day=reservation.day,
+            upstream=candidate.upstream.provider,
+            upstream_request_id=_upstream_id(failover),
+            byok=candidate.account.byok,
+            cost_picodollars=_cost(candidate, usage),
             outcome=outcome,
         )
+
+
+def _upstream_id(failover: Failover[Any]) -> str:
+    """Returns the provider's id of the answer where more can be learnt by it."""
+    tally = getattr(failover.plan, "tally", None)
+    return tally.upstream_id if tally is not None and failover.candidate.account.usage_lookup is not None else ""
+
+
+def _cost(candidate: Candidate, usage: Usage) -> int | None:
+    """Returns what the provider charges at its list price; None where that, or the tokens, are not known."""
+    price, tokens = candidate.upstream.price, sane(usage)[0]
+    if price is None or not tokens.prompt_tokens + tokens.completion_tokens:
+        return None
+    return price.cost_picodollars(tokens)
 
 
 def _pending_receipt(step: Settle, day: date) -> Receipt:
@@ -218,4 +295,6 @@ def _pending_receipt(step: Settle, day: date) -> Receipt:
         usage_source=step.usage_source,
         remaining_messages=None,
         is_pending=True,
+        byok=step.byok,
+        cost_picodollars=step.cost_picodollars,
     )

@@ -36,13 +36,13 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_write: _Usd | None = None
     tiers: tuple[PriceTier, ...] = ()
 
-    def cost_picodollars(self, usage: Usage, *, cache_write_tokens: int = 0) -> int:
-        """Returns what a sane usage costs; the written tokens are among the prompt tokens, like the cached ones."""
+    def cost_picodollars(self, usage: Usage) -> int:
+        """Returns what a sane usage costs."""
         rates: Price | PriceTier = self
         for tier in sorted(self.tiers, key=lambda tier: tier.above_prompt_tokens):
             if usage.prompt_tokens > tier.above_prompt_tokens:
                 rates = tier
-        written = min(max(cache_write_tokens, 0), usage.prompt_tokens - usage.cached_tokens)
+        written = usage.cache_write_tokens
         plain = usage.prompt_tokens - usage.cached_tokens - written
         return (
             plain * per_token(rates.input)

@@ -175,6 +175,8 @@ class Receipt:
     """Whether it was counted apart and not drawn from the allowance: a provider key of the workspace served it."""
     cost_picodollars: int | None = None
     """What the provider charges at its list price; None: not known."""
+    upstream: str = field(default="", compare=False)
+    """Who served it, for the caller: provider and model; empty where nobody knows."""
     allowance_messages: int | None = field(default=None, compare=False)
     """The day's allowance as it was then, None without a limit; no part of what was charged."""
 

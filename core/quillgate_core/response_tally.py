@@ -62,6 +62,11 @@ class ChatResponseTally:
         """Whether the caller has been given any event."""
         return self._chat.started
 
+    @property
+    def upstream_id(self) -> str:
+        """The provider's own id of the answer."""
+        return self._chat.upstream_id
+
     def take(self, received: Sequence[ChatCompletionChunk]) -> list[ResponseEvent]:
         """Returns the events of some chunks."""
         return self._stream.take(self._chat.take(received))
@@ -105,6 +110,7 @@ class NativeResponseTally:
         self._status = ""
         self._output_bytes = 0
         self.started = False
+        self.upstream_id = ""
 
     @property
     def response(self) -> Response:
@@ -185,6 +191,7 @@ def _make_ours(final: Response, opened: Response) -> None:
 def _as_chat_usage(usage: ResponseUsage) -> CompletionUsage:
     told = CompletionUsage(prompt_tokens=usage.input_tokens, completion_tokens=usage.output_tokens)
     told.prompt_tokens_details.cached_tokens = usage.input_tokens_details.cached_tokens
+    told.prompt_tokens_details.cache_write_tokens = usage.input_tokens_details.cache_write_tokens
     return told
 
 

@@ -8,23 +8,24 @@ its copy.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
-from quillgate_core.catalogue import Catalogue, Model
+from quillgate_core.admission import Admission, Ask, Blocking
 from quillgate_core.chat_rules import check_chat
+from quillgate_core.completions import chat_provider
 from quillgate_core.errors import QuillgateError, ResponseNotFound
-from quillgate_core.holds import chat_hold
+from quillgate_core.failover import Failover
+from quillgate_core.fallback_models import named_models
+from quillgate_core.holds import ChatHold, chat_hold
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
-from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.response_answer import opened
-from quillgate_core.response_chat import to_chat
+from quillgate_core.response_chat import bound_of, to_chat
 from quillgate_core.response_dispatch import ChatDispatch, Dispatch, NativeDispatch
 from quillgate_core.response_input import (
     by_id,
@@ -35,21 +36,16 @@ from quillgate_core.response_input import (
     resolve,
     response_id_of,
 )
+from quillgate_core.response_messages import encrypted_contents
 from quillgate_core.response_rules import check_endpoint, check_response
 from quillgate_core.response_tally import ChatResponseTally, NativeResponseTally
-from quillgate_core.routing import attempts
+from quillgate_core.routing import Candidate
 from quillgate_core.stored_response import MAX_STORED_BYTES, ResponseStore, StoredResponse, require_storable
-from quillgate_core.upstream import ChatProvider, ResponseProvider
 
 log = logging.getLogger(__name__)
 
-ENDPOINT = "responses"
-
 MAX_LOOKUPS = 16
 """Most kept responses that the references of one request are looked for in; the latest usually holds all of them."""
-
-Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs what blocks elsewhere and awaits its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +70,34 @@ class _Admitted:
 
     workspace_id: str
     reservation: Reservation
-    dispatch: Dispatch
+    failover: Failover[Dispatch]
     conversation: _Conversation
+
+    @property
+    def response(self) -> Response:
+        """The response as it is now."""
+        return self.failover.plan.response
 
 
 class Responses:
-    """The use case behind the response RPCs of CompletionService.
-
-    `response_providers` are those of the `providers` that speak the Responses API themselves: they are preferred.
-    """
+    """The use case behind the response RPCs of CompletionService; `blocking` runs what waits for the store."""
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        providers: Mapping[str, ChatProvider],
-        metering: Metering,
+        admission: Admission,
+        metered: Metered,
         store: ResponseStore,
         *,
-        response_providers: Mapping[str, ResponseProvider],
         blocking: Blocking = asyncio.to_thread,
         clock: Callable[[], float] = time.time,
-        settle_wait_s: float = SETTLE_WAIT_S,
+        save_wait_s: float = SETTLE_WAIT_S,
     ) -> None:
-        self._catalogue = catalogue
-        self._providers = providers
-        self._response_providers = response_providers
-        self._metered = Metered(metering, settle_wait_s=settle_wait_s)
+        self._admission = admission
+        self._metered = metered
         self._store = store
         self._blocking = blocking
         self._clock = clock
-        self._save_wait_s = settle_wait_s
+        self._save_wait_s = save_wait_s
 
     async def create(
         self, principal: Principal, request_id: str, request: ResponseRequest
@@ -113,7 +107,7 @@ class Responses:
         async with aclosing(self._serve(admitted)) as batches:
             async for batch in batches:
                 if batch.receipt is not None:
-                    return admitted.dispatch.response, batch.receipt, admitted.dispatch.ignored
+                    return admitted.response, batch.receipt, admitted.failover.plan.ignored
         raise AssertionError("a metered stream ends with its receipt or an exception")
 
     async def stream(
@@ -121,71 +115,47 @@ class Responses:
     ) -> AsyncGenerator[ResponseBatch, None]:
         """Answers in events; a failure after the first of them is told in events and then raised."""
         admitted = await self._admit(principal, request_id, request, stream=True)
-        ignored = admitted.dispatch.ignored
+        is_first = True
         async with aclosing(self._serve(admitted)) as batches:
             async for batch in batches:
-                yield ResponseBatch(batch, ignored)
-                ignored = ()
+                yield ResponseBatch(batch, admitted.failover.plan.ignored if is_first else ())
+                is_first = False
 
     def _serve(self, admitted: _Admitted) -> AsyncGenerator[Batch[ResponseEvent], None]:
-        return admitted.dispatch.serve(self._metered, admitted.reservation, before_last=partial(self._keep, admitted))
+        return self._metered.stream(
+            admitted.reservation,
+            admitted.failover,
+            lambda dispatch: dispatch.received(),
+            before_last=partial(self._keep, admitted),
+        )
 
     async def _admit(
         self, principal: Principal, request_id: str, request: ResponseRequest, *, stream: bool
     ) -> _Admitted:
-        """Checks, finds the history, chooses, translates, and reserves last: until then a refusal costs nothing."""
+        """Checks, finds the history, translates for each candidate, and reserves last."""
         principal.require(INFERENCE)
+        request, ids = named_models(request)
         check_response(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
-        check_endpoint(model)
+        models = self._admission.models(principal, ids)
+        for model in models:
+            check_endpoint(model)
         conversation = await self._conversation(principal, request)
         keeps = await self._keeps(principal, request)
         if keeps:
             require_storable(conversation.items)
-        dispatch = self._dispatch(request, model, conversation, keeps=keeps)
-        reservation = await self._reserve(principal, request_id, model, dispatch, stream=stream)
-        return _Admitted(principal.workspace_id, reservation, dispatch, conversation)
-
-    def _dispatch(
-        self, request: ResponseRequest, model: Model, conversation: _Conversation, *, keeps: bool
-    ) -> Dispatch:
-        upstream = attempts(model, preferred=self._response_providers)[0]
-        translation = to_chat(request, conversation.items, own_from=conversation.own_from)
-        response = opened(request, response_id=new_response_id(), created_at=int(self._clock()), store=keeps)
-        native = self._response_providers.get(upstream.provider)
-        if native is not None:
-            native_tally = NativeResponseTally(
-                response, prompt_bytes=translation.request.ByteSize(), provider=upstream.provider
-            )
-            return NativeDispatch(native, upstream.model, request, conversation.items, translation, native_tally)
-        tally = ChatResponseTally(response, translation, provider=upstream.provider, clock=self._clock)
-        dispatch = ChatDispatch(self._providers[upstream.provider], upstream.model, translation, tally)
-        check_chat(translation.request)
-        return dispatch
-
-    async def _reserve(
-        self, principal: Principal, request_id: str, model: Model, dispatch: Dispatch, *, stream: bool
-    ) -> Reservation:
-        hold = chat_hold(dispatch.bound, model)
-        dispatch.prepare(stream=stream, max_output_tokens=hold.lowered_output_tokens)
-        reservation = await self._metered.reserve(
+        made = _Making(request, ids, conversation, new_response_id(), stream=stream, keeps=keeps, clock=self._clock)
+        ask = Ask(
             principal,
             request_id,
-            endpoint=ENDPOINT,
-            model=model.id,
-            upstream=dispatch.provider,
-            hold_messages=hold.hold_messages,
-            min_hold_messages=hold.min_hold_messages,
+            "responses",
+            models,
+            request.model,
+            hold=made.hold,
+            plan=made.dispatch,
+            session=request.prompt_cache_key,
         )
-        limit = hold.output_tokens_within(reservation.held_messages)
-        if limit is not None:
-            try:
-                dispatch.prepare(stream=stream, max_output_tokens=limit)
-            except Exception:
-                await self._metered.release(reservation)
-                raise
-        return reservation
+        reservation, failover = await self._admission.admit(ask)
+        return _Admitted(principal.workspace_id, reservation, failover, conversation)
 
     async def _conversation(self, principal: Principal, request: ResponseRequest) -> _Conversation:
         """Returns what is continued and what is new; raises ResponseNotFound and InvalidRequest."""
@@ -218,7 +188,7 @@ class Responses:
 
     async def _keep(self, admitted: _Admitted) -> None:
         """Keeps a whole response, or makes it say that it is not kept; raises nothing."""
-        response = admitted.dispatch.response
+        response = admitted.response
         if response.store and not await self._save(admitted, response):
             response.store = False
 
@@ -242,3 +212,63 @@ class Responses:
         else:
             return True
         return False
+
+
+class _Making:
+    """One request, translated for whichever candidate is to make the response."""
+
+    def __init__(
+        self,
+        request: ResponseRequest,
+        ids: Sequence[str],
+        conversation: _Conversation,
+        response_id: str,
+        *,
+        stream: bool,
+        keeps: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._request = request
+        self._ids = ids
+        self._items = conversation.items
+        self._response_id = response_id
+        self._stream = stream
+        self._keeps = keeps
+        self._clock = clock
+        self._created_at = int(clock())
+        self._translation = to_chat(request, conversation.items, own_from=conversation.own_from)
+
+    def hold(self, candidate: Candidate) -> ChatHold:
+        """Returns the bounds of the request to a candidate."""
+        bound = self._translation.request
+        if candidate.account.responses is not None:
+            bound = bound_of(self._translation, encrypted_contents(self._items))
+        return chat_hold(bound, candidate.model)
+
+    def dispatch(self, candidate: Candidate, max_output_tokens: int | None) -> Dispatch:
+        """Translates for a candidate; raises InvalidRequest."""
+        provider, model = candidate.upstream.provider, candidate.upstream.model
+        response = opened(self._request, response_id=self._response_id, created_at=self._created_at, store=self._keeps)
+        response.model = self._ids[candidate.rank]
+        native = candidate.account.responses
+        if native is not None:
+            prompt_bytes = self._translation.request.ByteSize()
+            return NativeDispatch(
+                native,
+                model,
+                self._request,
+                self._items,
+                NativeResponseTally(response, prompt_bytes=prompt_bytes, provider=provider),
+                stream=self._stream,
+                max_output_tokens=max_output_tokens,
+            )
+        dispatch = ChatDispatch(
+            chat_provider(candidate),
+            model,
+            self._translation,
+            ChatResponseTally(response, self._translation, provider=provider, clock=self._clock),
+            stream=self._stream,
+            max_output_tokens=max_output_tokens,
+        )
+        check_chat(self._translation.request)
+        return dispatch

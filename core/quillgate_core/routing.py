@@ -1,14 +1,165 @@
-"""Which upstream serves a model: pure functions from a model to the attempts to make, in order."""
+"""Which upstreams serve a request, in which order, and why: pure functions over what is known of each upstream.
 
-from collections.abc import Container
+    models in the order that the request names them
+      ├ those that speak the endpoint themselves before those that it is translated for
+      ├ lower priority before higher
+      └ among equals: the conversation's own, else by weight, else the least busy and fastest
+
+What is at its limit, or whose breaker is open, is left out. It must not do I/O, keep state or know what is sent.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, TypeAlias
 
 from quillgate_core.catalogue import Model, ModelUpstream
+from quillgate_core.upstream import Account
 
-MAX_ATTEMPTS = 1
-"""A failed attempt is not repeated elsewhere yet; the caller is told and may retry."""
+Breaker: TypeAlias = Literal["closed", "open", "half_open"]
+UpstreamKey: TypeAlias = tuple[str, str, str]
+"""Provider, its name for the model, and the workspace whose key it is: empty for the gateway's own."""
 
 
-def attempts(model: Model, *, preferred: Container[str] = ()) -> tuple[ModelUpstream, ...]:
-    """Returns the upstreams to ask, best first: those of `preferred` providers, then the catalogue's order."""
-    ordered = sorted(model.upstreams, key=lambda upstream: upstream.provider not in preferred)
-    return tuple(ordered[:MAX_ATTEMPTS])
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to serve one request: a model, an upstream of it, and an account there."""
+
+    model: Model
+    upstream: ModelUpstream
+    account: Account
+    priority: int = 0
+    """Of the upstream among those of its model."""
+    rank: int = 0
+    """Of the model among those that the request names."""
+    owner: str = ""
+    """The workspace whose key it is; empty: the gateway's own."""
+    allow_fallback: bool = False
+    """Whether the gateway's own keys may serve when the owner's is refused."""
+    is_native: bool = True
+    """Whether the provider speaks the endpoint itself."""
+
+    @property
+    def key(self) -> UpstreamKey:
+        """What its health is kept under: a workspace's trouble with its own key is nobody else's."""
+        return (self.upstream.provider, self.upstream.model, self.owner)
+
+    @property
+    def name(self) -> str:
+        """Who this is, for callers: `openrouter/google/gemini-2.5-flash`."""
+        return f"{self.upstream.provider}/{self.upstream.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamView:
+    """What this process knows of an upstream at one moment; times in seconds."""
+
+    breaker: Breaker = "closed"
+    closed_for_s: float = 0.0
+    """How long its breaker still lets nothing through; 0 when it does."""
+    cooling_s: float = 0.0
+    """How long it still asks to be left alone (`Retry-After`)."""
+    in_flight: int = 0
+    account_in_flight: int = 0
+    latency_s: float = 0.0
+    """Moving average of the time to the first output; 0: not known."""
+    recent_requests: int = 0
+    recent_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate's place, and the reason for it, for people."""
+
+    candidate: Candidate
+    view: UpstreamView
+    eligible: bool
+    reason: str
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    view: Callable[[Candidate], UpstreamView],
+    *,
+    session: str,
+    chance: Callable[[], float],
+) -> list[Ranked]:
+    """Returns those that can be asked, best first, then the others.
+
+    `session` names the conversation (with its workspace), empty for none; `chance` returns numbers from 0 to 1.
+    """
+    seen = [(candidate, view(candidate)) for candidate in candidates]
+    blocked = [
+        Ranked(candidate, known, False, reason) for candidate, known in seen if (reason := _block(known, candidate))
+    ]
+    able = sorted(((candidate, known) for candidate, known in seen if not _block(known, candidate)), key=_tier)
+    ordered: list[Ranked] = []
+    for _, tier in groupby(able, key=_tier):
+        ordered += _rank_equals(list(tier), session, chance)
+    return ordered + blocked
+
+
+def retry_after_s(blocked: Sequence[Ranked]) -> int:
+    """Returns when one of those that cannot be asked may be asked again, in whole seconds, at least 1."""
+    return max(1, math.ceil(min((ranked.view.closed_for_s for ranked in blocked), default=1.0)))
+
+
+_Known: TypeAlias = tuple[Candidate, UpstreamView]
+
+
+def _tier(known: _Known) -> tuple[bool, int, bool, int]:
+    candidate, _ = known
+    return (candidate.owner == "", candidate.rank, not candidate.is_native, candidate.priority)
+
+
+def _block(view: UpstreamView, candidate: Candidate) -> str:
+    """Returns why it cannot be asked now, empty if it can."""
+    if view.breaker == "open":
+        return f"its breaker is open for {view.closed_for_s:.1f} s more"
+    if view.breaker == "half_open" and view.closed_for_s:
+        return "its breaker is half open, and a probe is under way"
+    limit = candidate.account.max_in_flight
+    if limit and view.account_in_flight >= limit:
+        return f"its provider has {view.account_in_flight} requests under way, which is the limit"
+    return ""
+
+
+def _rank_equals(equals: list[_Known], session: str, chance: Callable[[], float]) -> list[Ranked]:
+    if len(equals) == 1:
+        return [_ranked(equals[0], "first in its order")]
+    ready = [known for known in equals if not known[1].cooling_s]
+    cooling = sorted((known for known in equals if known[1].cooling_s), key=lambda known: known[1].cooling_s)
+    weights = {candidate.upstream.weight for candidate, _ in equals}
+    if session:
+        ready.sort(key=lambda known: _affinity(session, known[0]), reverse=True)
+        reason = "among equals, the conversation's own order"
+    elif len(weights) > 1:
+        # Sorted by u^(1/w), each comes first as often as its weight says (Efraimidis and Spirakis).
+        ready.sort(key=lambda known: chance() ** (1 / known[0].upstream.weight), reverse=True)
+        reason = "among equals, drawn by weight"
+    else:
+        ready.sort(key=lambda known: (_cost(known[1]), chance()))
+        reason = "among equals, the least busy and fastest first"
+    asked = "among equals, last: it asks to be left alone for {:.1f} s"
+    return [_ranked(known, reason) for known in ready] + [
+        _ranked(known, asked.format(known[1].cooling_s)) for known in cooling
+    ]
+
+
+def _ranked(known: _Known, reason: str) -> Ranked:
+    candidate, view = known
+    whose = "the workspace's own key; " if candidate.owner else ""
+    probe = "; a probe of its half-open breaker" if view.breaker == "half_open" else ""
+    return Ranked(candidate, view, True, f"{whose}{reason}{probe}")
+
+
+def _cost(view: UpstreamView) -> float:
+    """What one more request there is expected to wait: unknown ones look fast, so that they become known."""
+    return view.latency_s * (view.in_flight + 1)
+
+
+def _affinity(session: str, candidate: Candidate) -> bytes:
+    """Rendezvous hashing: each conversation has its own order, and keeps it when another upstream comes or goes."""
+    return hashlib.blake2b("\0".join((session, *candidate.key)).encode(), digest_size=8).digest()

@@ -1,51 +1,44 @@
-"""Text completions: check, choose an upstream and a way to it, and let `Metered` reserve, serve and settle.
+"""Text completions: check, find a way for each candidate, and let `Metered` reserve, serve and settle.
 
 One reservation covers all prompts of a request, however many calls they take.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
-from quillgate_core.catalogue import Catalogue, ModelUpstream
-from quillgate_core.holds import text_hold
-from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
-from quillgate_core.metering import Metering
+from quillgate_core.admission import Admission, Ask
+from quillgate_core.completions import chat_provider
+from quillgate_core.fallback_models import named_models
+from quillgate_core.holds import ChatHold, text_hold
+from quillgate_core.metered import Batch, Metered
 from quillgate_core.principal import INFERENCE, Principal
-from quillgate_core.reservation import Receipt, Reservation
-from quillgate_core.routing import attempts
+from quillgate_core.reservation import Receipt
+from quillgate_core.routing import Candidate
 from quillgate_core.text_dispatch import ChatText, NativeText, TextDispatch, TextRoute
 from quillgate_core.text_rules import check_endpoint, check_text
 from quillgate_core.text_tally import TextTally, WholeTextTally
-from quillgate_core.upstream import ChatProvider, TextProvider
-
-ENDPOINT = "completions"
 
 PieceBatch = Batch[TextCompletion]
 """Pieces that are passed on at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class TextPlan:
+    """A text completion that is ready to be sent to one candidate."""
+
+    dispatch: TextDispatch
+    tally: TextTally
+
+
 class TextCompletions:
-    """The use case behind the text RPCs of CompletionService.
+    """The use case behind the text RPCs of CompletionService."""
 
-    `text_providers` are those of the `providers` that speak text completions themselves: they are preferred.
-    """
-
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        providers: Mapping[str, ChatProvider],
-        metering: Metering,
-        *,
-        text_providers: Mapping[str, TextProvider],
-        clock: Callable[[], float] = time.time,
-        settle_wait_s: float = SETTLE_WAIT_S,
-    ) -> None:
-        self._catalogue = catalogue
-        self._providers = providers
-        self._text_providers = text_providers
-        self._metered = Metered(metering, settle_wait_s=settle_wait_s)
+    def __init__(self, admission: Admission, metered: Metered, *, clock: Callable[[], float] = time.time) -> None:
+        self._admission = admission
+        self._metered = metered
         self._clock = clock
 
     async def create(
@@ -55,15 +48,8 @@ class TextCompletions:
 
         When one of several prompts fails, all fail, and nothing is charged: the caller gets nothing.
         """
-        route, reservation, dispatch = await self._admit(principal, request_id, request, stream=False)
-        tally = WholeTextTally(
-            request,
-            route.calls,
-            fallback_id=f"cmpl-{request_id}",
-            created=int(self._clock()),
-            provider=route.provider,
-        )
-        received = self._metered.stream(reservation, dispatch.answers(tally), tally)
+        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=False))
+        received = self._metered.stream(reservation, failover, lambda plan: plan.dispatch.answers(plan.tally))
         async with aclosing(received) as batches:
             async for batch in batches:
                 if batch.receipt is not None:
@@ -74,50 +60,46 @@ class TextCompletions:
         self, principal: Principal, request_id: str, request: TextCompletionRequest
     ) -> AsyncGenerator[PieceBatch, None]:
         """Answers in pieces, one prompt after the other; the receipt comes with the last batch, as in create."""
-        route, reservation, dispatch = await self._admit(principal, request_id, request, stream=True)
-        tally = TextTally(
-            request,
-            route.calls,
-            fallback_id=f"cmpl-{request_id}",
-            created=int(self._clock()),
-            provider=route.provider,
-        )
-        async with aclosing(self._metered.stream(reservation, dispatch.pieces(tally), tally)) as batches:
+        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=True))
+        answered = self._metered.stream(reservation, failover, lambda plan: plan.dispatch.pieces(plan.tally))
+        async with aclosing(answered) as batches:
             async for batch in batches:
                 yield batch
 
-    async def _admit(
+    def _ask(
         self, principal: Principal, request_id: str, request: TextCompletionRequest, *, stream: bool
-    ) -> tuple[TextRoute, Reservation, TextDispatch]:
-        """Checks, chooses, translates, and reserves last: until then a refusal costs nothing."""
+    ) -> Ask[TextPlan]:
+        """Checks everything that costs nothing to check."""
         principal.require(INFERENCE)
+        request, ids = named_models(request)
         check_text(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
-        check_endpoint(model)
-        route = self._route(attempts(model, preferred=self._text_providers)[0], request)
-        hold = text_hold(request, model, prompts=route.prompts, prompt_tokens=route.prompt_tokens(model))
-        dispatch = route.prepare(stream=stream, max_output_tokens=hold.lowered_output_tokens)
-        reservation = await self._metered.reserve(
-            principal,
-            request_id,
-            endpoint=ENDPOINT,
-            model=request.model,
-            upstream=route.provider,
-            hold_messages=hold.hold_messages,
-            min_hold_messages=hold.min_hold_messages,
-        )
-        limit = hold.output_tokens_within(reservation.held_messages)
-        if limit is None:
-            return route, reservation, dispatch
-        try:
-            return route, reservation, route.prepare(stream=stream, max_output_tokens=limit)
-        except Exception:
-            await self._metered.release(reservation)
-            raise
+        models = self._admission.models(principal, ids)
+        for model in models:
+            check_endpoint(model)
+        created = int(self._clock())
 
-    def _route(self, upstream: ModelUpstream, request: TextCompletionRequest) -> TextRoute:
-        native = self._text_providers.get(upstream.provider)
-        if native is not None:
-            return NativeText(native, request, model=upstream.model)
-        return ChatText(self._providers[upstream.provider], request, model=upstream.model)
+        def hold(candidate: Candidate) -> ChatHold:
+            way, model = _way(candidate, request), candidate.model
+            return text_hold(request, model, prompts=way.prompts, prompt_tokens=way.prompt_tokens(model))
+
+        def plan(candidate: Candidate, max_output_tokens: int | None) -> TextPlan:
+            way = _way(candidate, request)
+            tally = (TextTally if stream else WholeTextTally)(
+                request,
+                way.calls,
+                fallback_id=f"cmpl-{request_id}",
+                created=created,
+                provider=way.provider,
+                model=ids[candidate.rank],
+            )
+            return TextPlan(way.prepare(stream=stream, max_output_tokens=max_output_tokens), tally)
+
+        return Ask(principal, request_id, "completions", models, request.model, hold=hold, plan=plan)
+
+
+def _way(candidate: Candidate, request: TextCompletionRequest) -> TextRoute:
+    """Returns the way to a candidate: as it is where the provider speaks text completions, else through chat."""
+    native = candidate.account.text
+    if native is not None:
+        return NativeText(native, request, model=candidate.upstream.model)
+    return ChatText(chat_provider(candidate), request, model=candidate.upstream.model)

@@ -61,13 +61,15 @@ class TextTally:
         fallback_id: str,
         created: int,
         provider: str,
+        model: str = "",
     ) -> None:
         self._include_usage = request.stream_options.include_usage
         self._calls = [_CallState(call) for call in calls]
         self._provider = provider
-        self._head = TextCompletion(object="text_completion", created=created, model=request.model)
+        self._head = TextCompletion(object="text_completion", created=created, model=model or request.model)
         self._fallback_id = fallback_id
         self.started = False
+        self.upstream_id = ""
 
     def begin(self, call: int) -> None:
         """Notes that a call is about to be sent: from here on it costs its prompt."""
@@ -97,6 +99,7 @@ class TextTally:
             sum(usage.prompt_tokens for usage in used),
             sum(usage.cached_tokens for usage in used),
             sum(usage.completion_tokens for usage in used),
+            cache_write_tokens=sum(usage.cache_write_tokens for usage in used),
         )
         return total, "provider" if all(state.usage is not None for state in states) else "estimate"
 
@@ -167,8 +170,9 @@ class WholeTextTally(TextTally):
         fallback_id: str,
         created: int,
         provider: str,
+        model: str = "",
     ) -> None:
-        super().__init__(request, calls, fallback_id=fallback_id, created=created, provider=provider)
+        super().__init__(request, calls, fallback_id=fallback_id, created=created, provider=provider, model=model)
         self._answer = TextCompletion()
         self._choices: list[TextChoice] = []
 

@@ -66,6 +66,7 @@ class TranscriptionTally:
         self._provider = provider
         self._done: TranscriptionEvent | None = None
         self.started = False
+        self.upstream_id = ""
 
     def take(self, events: Iterable[TranscriptionEvent]) -> list[TranscriptionEvent]:
         """Returns the events to pass on now; may be none."""

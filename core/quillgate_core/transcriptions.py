@@ -1,18 +1,20 @@
 """Transcriptions: spool the upload, check, measure its length, and let `Metered` reserve, serve and settle."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent, TranscriptionOptions
-from quillgate_core.catalogue import Catalogue, Model
-from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
-from quillgate_core.metering import Metering
+from quillgate_core.admission import Admission, Ask
+from quillgate_core.catalogue import Model
+from quillgate_core.errors import InvalidRequest
+from quillgate_core.failover import Failover
+from quillgate_core.metered import Batch, Metered
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
-from quillgate_core.routing import attempts
+from quillgate_core.routing import Candidate
 from quillgate_core.sound import bound_s, is_text, read_duration_s
 from quillgate_core.spool import spooled
 from quillgate_core.subtitles import render
@@ -41,30 +43,37 @@ _RENDERED = frozenset({"text", "srt", "vtt"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Admitted:
-    """A request that is reserved and ready to be sent."""
+class _SoundHold:
+    """What an upload counts at most: its length says it, and no output limit makes it less."""
 
-    reservation: Reservation
+    hold_messages: int
+    lowered_output_tokens: None = None
+
+    @property
+    def min_hold_messages(self) -> int:
+        """All of it."""
+        return self.hold_messages
+
+    def output_tokens_within(self, held_messages: int) -> None:
+        """Knows no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SoundPlan:
+    """An upload that is ready to be sent to one candidate."""
+
     provider: TranscriptionProvider
     task: TranscriptionTask
     meter: SoundMeter
+    tally: TranscriptionTally
 
 
 class Transcriptions:
     """The use case behind the transcription RPCs of CompletionService."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        providers: Mapping[str, TranscriptionProvider],
-        metering: Metering,
-        *,
-        settle_wait_s: float = SETTLE_WAIT_S,
-        upload_s: float = UPLOAD_S,
-    ) -> None:
-        self._catalogue = catalogue
-        self._providers = providers
-        self._metered = Metered(metering, settle_wait_s=settle_wait_s)
+    def __init__(self, admission: Admission, metered: Metered, *, upload_s: float = UPLOAD_S) -> None:
+        self._admission = admission
+        self._metered = metered
         self._upload_s = upload_s
 
     async def create(
@@ -74,12 +83,13 @@ class Transcriptions:
 
         `audio` is read to its end first. Raises InvalidRequest, also for more than 25 MiB (`request_too_large`).
         """
-        async with self._admit(principal, request_id, options, audio, stream=False) as admitted:
+        async with self._admit(principal, request_id, options, audio, stream=False) as (reservation, failover):
             answer, receipt = await self._metered.answer(
-                admitted.reservation,
-                lambda: admitted.provider.create_transcription(admitted.task),
-                used=lambda answer: settle_answer(answer, admitted.meter),
-                observed=admitted.meter.observed()[0],
+                reservation,
+                failover,
+                lambda plan: plan.provider.create_transcription(plan.task),
+                used=lambda answer: settle_answer(answer, failover.plan.meter),
+                observed=failover.plan.meter.observed()[0],
             )
         wanted = format_of(options)
         return (render(answer, wanted) if wanted in _RENDERED else answer), receipt
@@ -88,10 +98,11 @@ class Transcriptions:
         self, principal: Principal, request_id: str, options: TranscriptionOptions, audio: AsyncIterator[bytes]
     ) -> AsyncGenerator[TranscriptionBatch, None]:
         """Answers in events; the receipt comes with the last batch."""
-        async with self._admit(principal, request_id, options, audio, stream=True) as admitted:
-            tally = TranscriptionTally(admitted.meter, provider=admitted.provider.name)
-            received = admitted.provider.stream_transcription(admitted.task)
-            async with aclosing(self._metered.stream(admitted.reservation, received, tally)) as batches:
+        async with self._admit(principal, request_id, options, audio, stream=True) as (reservation, failover):
+            answered = self._metered.stream(
+                reservation, failover, lambda plan: plan.provider.stream_transcription(plan.task)
+            )
+            async with aclosing(answered) as batches:
                 async for batch in batches:
                     yield batch
 
@@ -104,34 +115,35 @@ class Transcriptions:
         audio: AsyncIterator[bytes],
         *,
         stream: bool,
-    ) -> AsyncIterator[_Admitted]:
+    ) -> AsyncIterator[tuple[Reservation, Failover[_SoundPlan]]]:
         """Checks what can be checked, reads the upload, and reserves last: until then a refusal costs nothing."""
-        model = self._check(principal, options, stream=stream)
-        upstream = attempts(model)[0]
-        provider = self._providers[upstream.provider]
-        async with spooled(audio, max_bytes=MAX_AUDIO_BYTES, timeout_s=self._upload_s) as path:
-            meter, longest_s = await asyncio.to_thread(_measure, path, model)
-            task = TranscriptionTask(path, asked_options(options), upstream.model)
-            provider.check_transcription(task)
-            hold = hold_messages(longest_s, options, model)
-            reservation = await self._metered.reserve(
-                principal,
-                request_id,
-                endpoint=ENDPOINT,
-                model=options.model,
-                upstream=provider.name,
-                hold_messages=hold,
-                min_hold_messages=hold,
-            )
-            yield _Admitted(reservation, provider, task, meter)
-
-    def _check(self, principal: Principal, options: TranscriptionOptions, *, stream: bool) -> Model:
         principal.require(INFERENCE)
         check_options(options, stream=stream)
-        principal.require_model(options.model)
-        model = self._catalogue.get(options.model)
+        (model,) = self._admission.models(principal, [options.model])
         check_model(model)
-        return model
+        async with spooled(audio, max_bytes=MAX_AUDIO_BYTES, timeout_s=self._upload_s) as path:
+            meter, longest_s = await asyncio.to_thread(_measure, path, model)
+            ask = Ask(
+                principal,
+                request_id,
+                ENDPOINT,
+                (model,),
+                options.model,
+                hold=lambda candidate: _SoundHold(hold_messages(longest_s, options, candidate.model)),
+                plan=lambda candidate, _: _plan(candidate, path, options, meter),
+            )
+            yield await self._admission.admit(ask)
+
+
+def _plan(candidate: Candidate, path: Path, options: TranscriptionOptions, meter: SoundMeter) -> _SoundPlan:
+    provider = candidate.account.transcriptions
+    if provider is None:
+        raise InvalidRequest(
+            f"The provider `{candidate.upstream.provider}` does not hear.", param="model", code="unsupported_value"
+        )
+    task = TranscriptionTask(path, asked_options(options), candidate.upstream.model)
+    provider.check_transcription(task)
+    return _SoundPlan(provider, task, meter, TranscriptionTally(meter, provider=provider.name))
 
 
 def _measure(path: Path, model: Model) -> tuple[SoundMeter, float]:

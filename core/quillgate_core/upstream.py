@@ -14,6 +14,7 @@ from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, Res
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent, TranscriptionOptions
 from quillgate_core.catalogue import Modality
+from quillgate_core.counting import Usage
 from quillgate_core.pricing import Price
 
 Capability: TypeAlias = Literal[
@@ -220,6 +221,24 @@ class ModelLister(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundUsage:
+    """What a provider says of a request that ended before it told its usage."""
+
+    usage: Usage
+    cost_picodollars: int | None = None
+
+
+class UsageLookup(Protocol):
+    """A service that can be asked afterwards what a request used."""
+
+    async def look_up(self, upstream_request_id: str) -> FoundUsage | None:
+        """Asks by the provider's own id of the answer; None when the provider does not know yet.
+
+        Raises as create_chat does.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A provider and one key with it: what can be asked, endpoint by endpoint. None: the provider has no such thing."""
 
@@ -232,5 +251,6 @@ class Account:
     responses: ResponseProvider | None = None
     transcriptions: TranscriptionProvider | None = None
     lister: ModelLister | None = None
+    usage_lookup: UsageLookup | None = None
     max_in_flight: int = 0
     """Most requests that one core process has under way there; 0: no limit."""

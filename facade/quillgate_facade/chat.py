@@ -48,7 +48,7 @@ class ChatHandler:
             CreateChatCompletionRequest(completion=chat),
             credential=credential,
         )
-        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt)}
+        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt, answer.upstream)}
         return web.Response(body=chat_answer.to_json(answer.completion), headers=headers)
 
 

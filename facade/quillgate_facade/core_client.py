@@ -37,13 +37,18 @@ class CoreClient:
         self.health = cast("Any", health_pb2_grpc.HealthStub(channel))  # its typed stub knows sync calls only
 
 
-def call_metadata(*, credential: str, request_id: str, idempotency_key: str | None = None) -> CallMetadata:
+def call_metadata(
+    *, credential: str, request_id: str, idempotency_key: str | None = None, session: str = ""
+) -> CallMetadata:
     """Returns what tells the core who asks and under which id; it meters the request under that id.
 
-    With an `idempotency_key` it serves and charges one of the requests that have the same.
+    With an `idempotency_key` it serves and charges one of the requests that have the same. A `session` names the
+    conversation, whose requests go to the same upstream among equals.
     """
-    metadata = (("authorization", f"Bearer {credential}"), ("x-request-id", request_id))
-    return metadata if idempotency_key is None else (*metadata, ("idempotency-key", idempotency_key))
+    metadata: CallMetadata = (("authorization", f"Bearer {credential}"), ("x-request-id", request_id))
+    if idempotency_key is not None:
+        metadata = (*metadata, ("idempotency-key", idempotency_key))
+    return (*metadata, ("x-session-id", session)) if session else metadata
 
 
 class CoreCall:

@@ -21,9 +21,11 @@ from quillgate_facade.early_head import EarlyHead
 from quillgate_facade.errors import ApiError, internal
 from quillgate_facade.exchange import EXCHANGE, Exchange
 from quillgate_facade.idempotency import idempotency_key_of
+from quillgate_facade.session import session_of
 from quillgate_facade.sse import DONE, STREAM_HEADERS, EventStream, error_frame
 
 MESSAGES_HEADER = "x-quillgate-messages"
+UPSTREAM_HEADER = "x-quillgate-upstream"
 
 
 class StreamMessage(Protocol):
@@ -32,6 +34,10 @@ class StreamMessage(Protocol):
     @property
     def reservation(self) -> Reservation:
         """What was set aside; on the first message only."""
+
+    @property
+    def upstream(self) -> str:
+        """Who answers; on the first message only."""
 
     def HasField(self, name: Any, /) -> bool:  # noqa: N802
         """Tells whether the message has a `receipt`, which only complete answers end with."""
@@ -133,6 +139,7 @@ class Relay:
                 credential=credential,
                 request_id=request_id,
                 idempotency_key=idempotency_key_of(request.headers),
+                session=session_of(request.headers),
             ),
             timeout=timeout_s or self._config.completion_timeout_s,
         )
@@ -141,6 +148,7 @@ class Relay:
         headers = {**STREAM_HEADERS}
         if first is not None:
             headers.update(allowance_headers(first.reservation))
+            headers.update(upstream_headers(first.upstream))
             headers.update(wire.headers(first))
         response = web.StreamResponse(headers=headers)
         exchange.stamp(response.headers)
@@ -208,6 +216,12 @@ class _Passage(Generic[MessageT]):
             pass
 
 
-def receipt_headers(receipt: Receipt) -> dict[str, str]:
-    """Returns what a whole answer's head says of its charge."""
-    return {MESSAGES_HEADER: str(receipt.counted_messages), **allowance_headers(receipt)}
+def receipt_headers(receipt: Receipt, upstream: str) -> dict[str, str]:
+    """Returns what a whole answer's head says of its charge, and of who answered."""
+    charge = {MESSAGES_HEADER: str(receipt.counted_messages), **allowance_headers(receipt)}
+    return charge | upstream_headers(upstream)
+
+
+def upstream_headers(upstream: str) -> dict[str, str]:
+    """Returns the header that says who answered; none where the core did not say."""
+    return {UPSTREAM_HEADER: upstream} if upstream else {}

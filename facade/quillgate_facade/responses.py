@@ -54,7 +54,7 @@ class ResponsesHandler:
             return await self._stream(request, asked, credential)
         ask = self._completions.CreateResponse
         answer = await self._relay.answer(request, ask, CreateResponseRequest(response=asked), credential=credential)
-        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt), **ignored_header(answer.ignored)}
+        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt, answer.upstream), **ignored_header(answer.ignored)}
         return web.Response(body=response.to_json(answer.response), headers=headers)
 
     async def get(self, request: web.Request) -> web.Response:

@@ -48,7 +48,7 @@ class TextHandler:
             CreateTextCompletionRequest(completion=text),
             credential=credential,
         )
-        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt)}
+        headers = {**JSON_HEADERS, **receipt_headers(answer.receipt, answer.upstream)}
         return web.Response(body=text_completion.to_json(answer.completion), headers=headers)
 
 

@@ -66,7 +66,7 @@ class TranscriptionsHandler:
                 _messages(CreateTranscriptionRequest, options, form),
                 credential=credential,
             )
-        charge = receipt_headers(answer.receipt)
+        charge = receipt_headers(answer.receipt, answer.upstream)
         if answer.WhichOneof("value") == "text":
             return web.Response(body=answer.text.encode(), headers={**TEXT_HEADERS, **charge})
         return web.Response(body=transcription.to_json(answer.transcription), headers={**JSON_HEADERS, **charge})

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from fakes.fake_ledger_writer import DAY, FakeLedgerWriter
 from fakes.fake_provider import FakeProvider, Step, chunk, usage_chunk, whole_answer
+from fakes.routes import routed
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ChatMessage
-from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
+from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.completions import ChatBatch, Completions
 from quillgate_core.counting import Usage
 from quillgate_core.errors import (
@@ -32,6 +33,7 @@ from quillgate_core.errors import (
 from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
 from quillgate_core.reservation import KeyStale, Release, Reserve, Settle
+from quillgate_core.upstream import Account
 
 REPORTED = Usage(10, 0, 5)
 PRINCIPAL = Principal("key_1", 3, "ws_1", frozenset({INFERENCE}))
@@ -104,13 +106,8 @@ def _desk(
     model = Model(
         id="a/m", context_window=100_000, max_output_tokens=50_000, upstreams=(ModelUpstream("fake", "up-m"),)
     )
-    completions = Completions(
-        Catalogue([model], providers=["fake"]),
-        {"fake": provider},
-        metering,
-        clock=clock,
-        settle_wait_s=settle_wait_s,
-    )
+    admission, metered = routed([model], [Account("fake", chat=provider)], metering, settle_wait_s=settle_wait_s)
+    completions = Completions(admission, metered, clock=clock)
     chat = ChatCompletionRequest(**{"model": "a/m", "messages": [ChatMessage(role="user", name="n" * 400)], **request})
     return _Desk(provider, writer, completions, chat)
 

@@ -44,6 +44,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "max_completions": "7",
         "max_admin_calls": "1000000",
         "response_retention_days": "7",
+        "max_attempts": "3",
         "drain_s": "1.5",
     }
     assert set(values) == {field.name for field in dataclasses.fields(Config)} - {"catalogue", "providers"}
@@ -53,7 +54,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert config.grpc_address == "unix:/run/q.sock"
     assert config.pepper_file == Path.home() / "pepper"
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (7, 1_000_000, 1.5)
-    assert config.response_retention_days == 7
+    assert (config.response_retention_days, config.max_attempts) == (7, 3)
     assert [model.id for model in config.catalogue.models] == ["quillgate/echo"]
 
 

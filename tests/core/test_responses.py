@@ -13,11 +13,12 @@ from fakes.fake_provider import FakeProvider, Step, chunk, usage_chunk, whole_an
 from fakes.fake_response_provider import FakeResponseProvider, NativeStep
 from fakes.fake_response_store import FakeResponseStore
 from fakes.response_events import as_sent, check_stream
+from fakes.routes import routed
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore
 
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseRequest
 from quillgate_codec import provider_response, provider_response_event, response_request
-from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
+from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.counting import Usage
 from quillgate_core.errors import (
     InvalidRequest,
@@ -35,6 +36,7 @@ from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
 from quillgate_core.reservation import Release, Reserve, Settle
 from quillgate_core.responses import Responses
 from quillgate_core.stored_response import MAX_ITEMS_BYTES, StoredResponse
+from quillgate_core.upstream import Account
 
 REPORTED = Usage(10, 0, 5)
 PRINCIPAL = Principal("key_1", 3, "ws_1", frozenset({INFERENCE}))
@@ -80,15 +82,12 @@ class _Desk:
                 endpoints=("audio.transcriptions",),
             ),
         ]
+        accounts = [Account("fake", chat=self.provider)]
+        if self.native_steps is not None:
+            accounts.append(Account("native", responses=self.native))
+        admission, metered = routed(models, accounts, metering, settle_wait_s=0.2)
         self.responses = Responses(
-            Catalogue(models, providers=["fake", "native"]),
-            {"fake": self.provider},
-            metering,
-            self.store,
-            response_providers={} if self.native_steps is None else {"native": self.native},
-            blocking=self.blocking or _at_once,
-            clock=lambda: 99.0,
-            settle_wait_s=0.2,
+            admission, metered, self.store, blocking=self.blocking or _at_once, clock=lambda: 99.0, save_wait_s=0.2
         )
 
     async def create(self, principal: Principal = PRINCIPAL, **members: Any) -> Response:

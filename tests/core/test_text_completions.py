@@ -10,11 +10,12 @@ import pytest
 from fakes.fake_ledger_writer import DAY, FakeLedgerWriter
 from fakes.fake_provider import FakeProvider, chunk, usage_chunk, whole_answer
 from fakes.fake_text_provider import USAGE, FakeTextProvider, piece, whole
+from fakes.routes import routed
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore
 
 from quillgate.v1.text_completion_pb2 import TextCompletionRequest
 from quillgate_codec import text_completion_request
-from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
+from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.counting import Usage
 from quillgate_core.errors import (
     DuplicateRequest,
@@ -30,6 +31,7 @@ from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
 from quillgate_core.reservation import Release, Reserve, Settle
 from quillgate_core.text_completions import PieceBatch, TextCompletions
+from quillgate_core.upstream import Account
 
 REPORTED = Usage(10, 0, 5)
 PRINCIPAL = Principal("key_1", 3, "ws_1", frozenset({INFERENCE}))
@@ -100,14 +102,9 @@ def _desk(*steps: Any, **request: Any) -> _Desk:
         Model(CHAT, 100_000, 50_000, (chatty,)),
         Model("a/ear", 100_000, 50_000, (chatty,), endpoints=("audio.transcriptions",)),
     ]
-    texts = TextCompletions(
-        Catalogue(models, providers=["chatty", "native"]),
-        {"chatty": chat},
-        metering,
-        text_providers={"native": native},
-        clock=lambda: 99.0,
-        settle_wait_s=BOUND_S,
-    )
+    accounts = [Account("chatty", chat=chat), Account("native", text=native)]
+    admission, metered = routed(models, accounts, metering, settle_wait_s=BOUND_S)
+    texts = TextCompletions(admission, metered, clock=lambda: 99.0)
     asked = text_completion_request.from_value({"model": NATIVE, "prompt": "x" * 400, **request})
     return _Desk(native, chat, writer, texts, asked)
 

@@ -9,7 +9,6 @@ from quillgate.v1.text_completion_pb2 import TextCompletionRequest
 from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.counting import TOKENS_PER_MESSAGE, Usage, counted_messages
 from quillgate_core.holds import text_hold
-from quillgate_core.routing import attempts
 
 UPSTREAMS = (ModelUpstream("a", "1"), ModelUpstream("b", "2"), ModelUpstream("c", "3"))
 MODEL = Model("m", 128_000, 8_192, UPSTREAMS)
@@ -56,10 +55,3 @@ def test_hold_covers_every_usage_within_the_bounds(
     if limit is not None:
         assert 0 <= limit <= hold.output_tokens
         assert hold.prompt_tokens + limit * hold.choices <= held * TOKENS_PER_MESSAGE
-
-
-def test_preferred_upstreams_come_first() -> None:
-    """Among the preferred ones, and without any, the catalogue's order holds."""
-    assert attempts(MODEL) == UPSTREAMS[:1]
-    assert attempts(MODEL, preferred={"b", "c"})[0].provider == "b"
-    assert attempts(MODEL, preferred={"z"})[0].provider == "a"

@@ -83,7 +83,8 @@ class ProviderErrors:
             return self.timeout("did not answer in time")
         if status in (425, 429):
             text = f"The provider `{self._provider}` is over its limit of requests; try again later."
-            return Overloaded(text, retry_after_s=retry_after_s(retry_after, now=datetime.now(UTC)))
+            wait_s = retry_after_s(retry_after, now=datetime.now(UTC))
+            return Overloaded(text, retry_after_s=wait_s, is_stated=retry_after is not None)
         if 400 <= status < 500:
             return self._rejected(status, report)
         return self.unavailable(f"failed with status {status}" if status else "failed")

@@ -16,6 +16,8 @@ class Call:
     principal: Principal
     idempotency: Callable[[], Idempotency | None] = lambda: None
     """What the caller said about repeats; asked when the request is reserved, by when its first message was read."""
+    session: str = ""
+    """The conversation that it belongs to, as the caller names it; empty: it did not say."""
 
 
 #: Returns the call that is being served; servicers get one injected, so that a test can serve without interceptor.
@@ -33,6 +35,12 @@ def current_idempotency() -> Idempotency | None:
     """Returns what the caller of this context said about repeats, None without a key or outside of a call."""
     call = _current.get(None)
     return None if call is None else call.idempotency()
+
+
+def current_session() -> str:
+    """Returns which conversation the caller of this context named, empty for none or outside of a call."""
+    call = _current.get(None)
+    return "" if call is None else call.session
 
 
 def enter_call(call: Call) -> None:

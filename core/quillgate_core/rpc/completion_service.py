@@ -48,7 +48,9 @@ class CompletionService(CompletionServiceServicer):
         """Answers in one piece."""
         call = self._call()
         answer, receipt = await self._completions.create_chat(call.principal, call.request_id, request.completion)
-        return pb.CreateChatCompletionResponse(completion=answer, receipt=from_receipt(receipt))
+        return pb.CreateChatCompletionResponse(
+            completion=answer, receipt=from_receipt(receipt), upstream=receipt.upstream
+        )
 
     async def StreamChatCompletion(  # noqa: N802
         self, request: pb.StreamChatCompletionRequest, context: Any
@@ -66,7 +68,9 @@ class CompletionService(CompletionServiceServicer):
         """Continues a text in one piece."""
         call = self._call()
         answer, receipt = await self._texts.create(call.principal, call.request_id, request.completion)
-        return pb.CreateTextCompletionResponse(completion=answer, receipt=from_receipt(receipt))
+        return pb.CreateTextCompletionResponse(
+            completion=answer, receipt=from_receipt(receipt), upstream=receipt.upstream
+        )
 
     async def StreamTextCompletion(  # noqa: N802
         self, request: pb.StreamTextCompletionRequest, context: Any
@@ -83,7 +87,9 @@ class CompletionService(CompletionServiceServicer):
         """Makes a response in one piece."""
         call = self._call()
         answer, receipt, ignored = await self._responses.create(call.principal, call.request_id, request.response)
-        return pb.CreateResponseResponse(response=answer, receipt=from_receipt(receipt), ignored=ignored)
+        return pb.CreateResponseResponse(
+            response=answer, receipt=from_receipt(receipt), ignored=ignored, upstream=receipt.upstream
+        )
 
     async def StreamResponse(  # noqa: N802
         self, request: pb.StreamResponseRequest, context: Any
@@ -104,8 +110,8 @@ class CompletionService(CompletionServiceServicer):
         answer, receipt = await self._transcriptions.create(call.principal, call.request_id, options, audio)
         charged = from_receipt(receipt)
         if isinstance(answer, str):
-            return pb.CreateTranscriptionResponse(text=answer, receipt=charged)
-        return pb.CreateTranscriptionResponse(transcription=answer, receipt=charged)
+            return pb.CreateTranscriptionResponse(text=answer, receipt=charged, upstream=receipt.upstream)
+        return pb.CreateTranscriptionResponse(transcription=answer, receipt=charged, upstream=receipt.upstream)
 
     async def StreamTranscription(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StreamTranscriptionRequest], context: Any
@@ -120,9 +126,10 @@ class CompletionService(CompletionServiceServicer):
 
 
 def _accounted(response: _ResponseT, batch: Batch[Any]) -> _ResponseT:
-    """Gives a message the reservation or the receipt that its batch came with."""
+    """Gives a message the reservation, with who answers, or the receipt that its batch came with."""
     if batch.reservation is not None:
         response.reservation.CopyFrom(from_reservation(batch.reservation))
+        response.upstream = batch.upstream
     if batch.receipt is not None:
         response.receipt.CopyFrom(from_receipt(batch.receipt))
     return response

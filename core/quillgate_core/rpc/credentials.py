@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from quillgate_core.errors import InvalidRequest, KeyInvalid
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_SESSION_ID = re.compile(r"[!-~]{1,256}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _KEY_MAX_CHARACTERS = 256
 
@@ -27,6 +28,16 @@ def request_id_of(metadata: Metadata) -> str:
                 return value
             raise InvalidRequest("x-request-id must be 1 to 128 visible ASCII characters.", param="x-request-id")
     return new_request_id()
+
+
+def session_of(metadata: Metadata) -> str:
+    """Returns the caller's `x-session-id`, empty without one; raises InvalidRequest unless it is visible ASCII."""
+    for name, value in metadata:
+        if name == "x-session-id":
+            if isinstance(value, str) and _SESSION_ID.fullmatch(value):
+                return value
+            raise InvalidRequest("x-session-id must be 1 to 256 visible ASCII characters.", param="x-session-id")
+    return ""
 
 
 def idempotency_key_of(metadata: Metadata) -> str | None:

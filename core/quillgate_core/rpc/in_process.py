@@ -32,6 +32,10 @@ class InProcessContext:
         """Returns the caller's metadata."""
         return self._metadata
 
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Takes what a call that goes well says at its end."""
+        self.trailers = tuple(trailing_metadata)
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """Ends the call with a status."""
         self.code, self.details, self.trailers = code, details, tuple(trailing_metadata)

@@ -23,10 +23,12 @@ from quillgate_core.reservation import KeyStale
 from quillgate_core.rpc.asked import Asked
 from quillgate_core.rpc.call import Call, enter_call
 from quillgate_core.rpc.capacity import Capacity
-from quillgate_core.rpc.credentials import idempotency_key_of, presented_key, request_id_of
+from quillgate_core.rpc.credentials import idempotency_key_of, presented_key, request_id_of, session_of
 from quillgate_core.rpc.status import grpc_code, status_text, trailing_metadata
 
 log = logging.getLogger(__name__)
+
+UPSTREAM_KEY = "x-quillgate-upstream"
 
 READ_OUT_S = 2.0
 """How long the rest of a refused upload is read."""
@@ -106,12 +108,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with capacity:
                     await self._enter(context, request_id, asked, cached=reserving and repeatable)
                     try:
-                        return await serve(request, context)
+                        return _told(context, await serve(request, context))
                     except KeyStale:
                         if not repeatable:
                             raise
                         await self._enter(context, request_id, asked, cached=False)
-                        return await serve(request, context)
+                        return _told(context, await serve(request, context))
             except Exception as error:
                 if not repeatable:
                     await _read_out(request)
@@ -123,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         capacity = self._completions if reserving else self._admin
 
         async def gate(request: Any, context: Any) -> AsyncIterator[Any]:
-            request_id = ""
+            request_id, is_first = "", True
             try:
                 request_id = request_id_of(context.invocation_metadata())
                 asked = Asked(method, idempotency_key_of(context.invocation_metadata()))
@@ -133,6 +135,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     try:
                         async with aclosing(serve(request, context)) as responses:  # type: ignore[type-var]
                             async for response in responses:
+                                if is_first and reserving:
+                                    _told(context, response)
+                                is_first = False
                                 yield response
                     except KeyStale:  # raised by the reservation, so before the first response
                         if not repeatable:
@@ -140,6 +145,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         await self._enter(context, request_id, asked, cached=False)
                         async with aclosing(serve(request, context)) as responses:  # type: ignore[type-var]
                             async for response in responses:
+                                if is_first and reserving:
+                                    _told(context, response)
+                                is_first = False
                                 yield response
             except Exception as error:
                 if not repeatable:
@@ -149,8 +157,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return gate
 
     async def _enter(self, context: Any, request_id: str, asked: Asked, *, cached: bool) -> None:
-        principal = await self._principal(context.invocation_metadata(), cached=cached)
-        enter_call(Call(request_id, principal, asked.idempotency))
+        metadata = context.invocation_metadata()
+        principal = await self._principal(metadata, cached=cached)
+        enter_call(Call(request_id, principal, asked.idempotency, session_of(metadata)))
 
     async def _principal(self, metadata: Any, *, cached: bool) -> Principal:
         secret = presented_key(metadata)
@@ -167,6 +176,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await asyncio.get_running_loop().run_in_executor(self._threads, run, serve, request, context)
 
         return threaded
+
+
+def _told(context: Any, response: Any) -> Any:
+    """Puts who answered into the trailing metadata, for callers that look there, and returns the response."""
+    upstream = getattr(response, "upstream", "")
+    if upstream:
+        context.set_trailing_metadata(((UPSTREAM_KEY, upstream),))
+    return response
 
 
 async def _read_out(requests: Any) -> None:

@@ -1,20 +1,24 @@
 """ModelService: the catalogue, as the caller's key may see it."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from quillgate.v1 import model_service_pb2 as pb
 from quillgate.v1.model_service_pb2_grpc import ModelServiceServicer
-from quillgate_core.catalogue import Catalogue, Model
+from quillgate_core.catalogue import Catalogue, Endpoint, Model
 from quillgate_core.errors import InvalidRequest, ModelNotFound
 from quillgate_core.principal import INFERENCE
+from quillgate_core.router import Router
+from quillgate_core.routing import Ranked
 from quillgate_core.rpc.call import CurrentCall, current_call
 
 
 class ModelService(ModelServiceServicer):
     """Serves the model RPCs."""
 
-    def __init__(self, catalogue: Catalogue, call: CurrentCall = current_call) -> None:
+    def __init__(self, catalogue: Catalogue, router: Router, call: CurrentCall = current_call) -> None:
         self._catalogue = catalogue
+        self._router = router
         self._call = call
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
@@ -39,7 +43,52 @@ class ModelService(ModelServiceServicer):
         self, request: pb.ExplainModelRequest, context: Any
     ) -> pb.ExplainModelResponse:
         """Tells where a request would go."""
-        raise NotImplementedError
+        principal = self._call().principal
+        principal.require(INFERENCE)
+        workspace_id = principal.workspace(request.workspace_id)
+        if not request.id:
+            raise InvalidRequest("Missing required parameter: 'id'.", param="id", code="missing_required_parameter")
+        if request.endpoint not in ("", *get_args(Endpoint)):
+            known = ", ".join(get_args(Endpoint))
+            raise InvalidRequest(
+                f"Invalid value for 'endpoint': it must be one of {known}.", param="endpoint", code="invalid_value"
+            )
+        if not principal.may_use(request.id):
+            raise ModelNotFound(request.id)
+        model = self._router.model(workspace_id, request.id)
+        endpoint: Endpoint = request.endpoint or model.endpoints[0]  # type: ignore[assignment]
+        ranked = self._router.explain(workspace_id, model, endpoint, session=request.session)
+        return pb.ExplainModelResponse(model=model.id, steps=self._steps(ranked))
+
+    def _steps(self, ranked: Sequence[Ranked]) -> list[pb.RouteStep]:
+        """Only so many are tried as one request may try; the others would be, were these not there."""
+        steps = []
+        for place, entry in enumerate(ranked):
+            step = _step(entry)
+            if step.eligible and place >= self._router.max_attempts:
+                step.eligible = False
+                step.reason += f"; but a request is sent to {self._router.max_attempts} at most"
+            steps.append(step)
+        return steps
+
+
+def _step(entry: Ranked) -> pb.RouteStep:
+    candidate, view = entry.candidate, entry.view
+    return pb.RouteStep(
+        provider=candidate.upstream.provider,
+        upstream_model=candidate.upstream.model,
+        eligible=entry.eligible,
+        reason=entry.reason,
+        byok=bool(candidate.owner),
+        priority=candidate.priority,
+        weight=candidate.upstream.weight,
+        breaker=view.breaker,
+        in_flight=view.in_flight,
+        max_in_flight=candidate.account.max_in_flight,
+        latency_ms=round(view.latency_s * 1_000, 3),
+        recent_requests=view.recent_requests,
+        recent_failures=view.recent_failures,
+    )
 
 
 def _model(model: Model) -> pb.Model:

@@ -7,7 +7,9 @@ from quillgate.v1 import model_service_pb2 as pb
 from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
 from quillgate_core.errors import InvalidRequest, ModelNotFound, QuillgateError, ScopeMissing
 from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
+from quillgate_core.router import Router
 from quillgate_core.rpc.model_service import ModelService
+from quillgate_core.upstream import Account
 
 
 def _model(model_id: str, provider: str = "on", description: str = "") -> Model:
@@ -24,7 +26,8 @@ def _model(model_id: str, provider: str = "on", description: str = "") -> Model:
 def _service(*allowed_models: str, scope: str = INFERENCE) -> ModelService:
     models = [_model("g/b", description="Does b."), _model("g/a"), _model("g/off", provider="off")]
     principal = Principal("key_1", 1, "ws_1", frozenset({scope}), allowed_models)
-    return ModelService(Catalogue(models, providers=["on"]), FakeCaller(principal))
+    catalogue = Catalogue(models, providers=["on"])
+    return ModelService(catalogue, Router(catalogue, {"on": Account("on")}), FakeCaller(principal))
 
 
 async def test_models_are_listed_by_id() -> None:

@@ -1,0 +1,187 @@
+"""The way of every request from its check to its reservation: choose candidates, translate, reserve last.
+
+Until the reservation a refusal costs nothing; what it returns is ready to be sent and must be ended by Metered. It
+knows no endpoint: these bring what is particular to them as an Ask.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from quillgate_core.catalogue import Endpoint, Model
+from quillgate_core.errors import AllowanceExhausted, InvalidRequest, Overloaded
+from quillgate_core.failover import Failover
+from quillgate_core.metered import Metered
+from quillgate_core.principal import Principal
+from quillgate_core.reservation import CredentialsStale, Reservation
+from quillgate_core.router import Route, Router
+from quillgate_core.routing import Candidate
+
+MAX_STALE: Final = 3
+"""How often a request chooses anew because its workspace's provider keys have changed meanwhile."""
+
+Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs what blocks elsewhere and awaits its result."""
+
+PlanT = TypeVar("PlanT")
+
+
+class Hold(Protocol):
+    """The bounds of one request, as `holds.py` has them."""
+
+    @property
+    def hold_messages(self) -> int:
+        """An upper bound of what it counts."""
+
+    @property
+    def min_hold_messages(self) -> int:
+        """What is enough near the end of the allowance."""
+
+    @property
+    def lowered_output_tokens(self) -> int | None:
+        """The output limit to send instead of the request's own; None: that one is good."""
+
+    def output_tokens_within(self, held_messages: int) -> int | None:
+        """Returns the output limit that keeps the request within a smaller hold; None if the hold is the whole one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[PlanT]):
+    """One request as admission sees it."""
+
+    principal: Principal
+    request_id: str
+    endpoint: Endpoint
+    models: Sequence[Model]
+    """Never none; those after the first may answer when it cannot."""
+    model_name: str
+    """What the caller asked for: the first model, or an alias of it."""
+    hold: Callable[[Candidate], Hold]
+    plan: Callable[[Candidate, int | None], PlanT]
+    """Translates for a candidate with an output limit (None: the request's own); raises InvalidRequest."""
+    session: str = ""
+    """Which conversation it belongs to, as the request says."""
+
+
+class Admission:
+    """Admits requests; `session` returns what the caller's metadata says of the conversation, empty for nothing."""
+
+    def __init__(
+        self,
+        router: Router,
+        metered: Metered,
+        *,
+        blocking: Blocking = asyncio.to_thread,
+        session: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._router = router
+        self._metered = metered
+        self._blocking = blocking
+        self._session = session
+
+    def models(self, principal: Principal, ids: Sequence[str]) -> tuple[Model, ...]:
+        """Returns the models that a key asks for; raises ModelNotAllowed and ModelNotFound."""
+        for model_id in ids:
+            principal.require_model(model_id)
+        return tuple(self._router.model(principal.workspace_id, model_id) for model_id in ids)
+
+    async def admit(self, ask: Ask[PlanT]) -> tuple[Reservation, Failover[PlanT]]:
+        """Chooses, translates, and reserves last.
+
+        Raises InvalidRequest when no candidate can serve the request, Overloaded when none can be asked now, and as
+        Metered.reserve does.
+        """
+        for _ in range(MAX_STALE):
+            session = ask.session or self._session()
+            route = self._router.route(ask.principal.workspace_id, ask.models, ask.endpoint, session=session)
+            try:
+                return await self._reserve(ask, route)
+            except CredentialsStale:
+                await self._blocking(self._router.own_keys.refresh)
+        raise Overloaded("The workspace's provider keys are being changed. Please retry shortly.")
+
+    async def _reserve(self, ask: Ask[PlanT], route: Route) -> tuple[Reservation, Failover[PlanT]]:
+        """An own key needs no allowance; where the gateway's may follow, it is held, if there is enough left."""
+        own = tuple(candidate for candidate in route.candidates if candidate.owner)
+        if not own or len(own) == len(route.candidates):
+            return await self._reserve_for(ask, route.candidates, route.credential_revision)
+        try:
+            return await self._reserve_for(ask, route.candidates, route.credential_revision)
+        except AllowanceExhausted:
+            return await self._reserve_for(ask, own, route.credential_revision)
+
+    async def _reserve_for(
+        self, ask: Ask[PlanT], candidates: Sequence[Candidate], credential_revision: int
+    ) -> tuple[Reservation, Failover[PlanT]]:
+        holds = _Holds(ask)
+        rest = iter(candidates)
+        candidate, plan = _first(ask, rest, holds)
+        hold = holds.of(candidate)
+        reservation = await self._metered.reserve(
+            ask.principal,
+            ask.request_id,
+            endpoint=ask.endpoint,
+            model=ask.model_name,
+            upstream=candidate.upstream.provider,
+            hold_messages=holds.most(candidates),
+            min_hold_messages=hold.min_hold_messages,
+            byok=all(other.owner for other in candidates),
+            credential_revision=credential_revision,
+        )
+        try:
+            held = reservation.held_messages
+            limit = hold.output_tokens_within(held)
+            if limit is not None:
+                plan = ask.plan(candidate, limit)
+            failover = Failover(self._router, candidate, plan, rest, lambda other: _plan(ask, other, holds, held))
+        except Exception:
+            await self._metered.release(reservation)
+            raise
+        return reservation, failover
+
+
+class _Holds(Generic[PlanT]):
+    """The bounds of a request for each model and way; a fallback may have other limits than the first."""
+
+    def __init__(self, ask: Ask[PlanT]) -> None:
+        self._ask = ask
+        self._known: dict[tuple[str, bool], Hold] = {}
+
+    def of(self, candidate: Candidate) -> Hold:
+        key = (candidate.model.id, candidate.is_native)
+        hold = self._known.get(key)
+        if hold is None:
+            hold = self._known[key] = self._ask.hold(candidate)
+        return hold
+
+    def most(self, candidates: Sequence[Candidate]) -> int:
+        """Returns what the request counts at most, whoever serves it; some may not be able to."""
+        found = 0
+        for candidate in candidates:
+            try:
+                found = max(found, self.of(candidate).hold_messages)
+            except InvalidRequest:
+                continue
+        return found
+
+
+def _first(ask: Ask[PlanT], candidates: Iterator[Candidate], holds: _Holds[PlanT]) -> tuple[Candidate, PlanT]:
+    """Returns the first candidate that the request can be translated for; raises the first one's InvalidRequest."""
+    refusal: InvalidRequest | None = None
+    for candidate in candidates:
+        try:
+            return candidate, ask.plan(candidate, holds.of(candidate).lowered_output_tokens)
+        except InvalidRequest as error:
+            refusal = refusal or error
+    assert refusal is not None  # a route has candidates
+    raise refusal
+
+
+def _plan(ask: Ask[PlanT], candidate: Candidate, holds: _Holds[PlanT], held_messages: int) -> PlanT | None:
+    """Translates for a further candidate within what is held; None when that is not enough for it."""
+    hold = holds.of(candidate)
+    if held_messages < hold.min_hold_messages:
+        return None
+    limit = hold.output_tokens_within(held_messages)
+    return ask.plan(candidate, hold.lowered_output_tokens if limit is None else limit)

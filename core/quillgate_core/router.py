@@ -1,0 +1,198 @@
+"""From a model's id to the candidates for one request: whose keys, which upstreams, in which order.
+
+A workspace with a key of its own for a provider of the model is served through its own keys alone, or, where it allows
+that, by the gateway's after them. It must not send anything, nor know what is asked.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from quillgate_core.catalogue import Endpoint, Model
+from quillgate_core.errors import Overloaded
+from quillgate_core.own_keys import OwnKeys, WorkspaceKeys
+from quillgate_core.retry_budget import RetryBudget
+from quillgate_core.routing import Candidate, Ranked, rank, retry_after_s
+from quillgate_core.upstream import Account
+from quillgate_core.upstream_health import UpstreamHealth
+
+MAX_ATTEMPTS: Final = 2
+"""How many upstreams one request is sent to at most, unless configured otherwise."""
+
+
+class Models(Protocol):
+    """The catalogue, as routing asks it."""
+
+    def get(self, model_id: str, own: frozenset[str] = frozenset()) -> Model:
+        """Returns the model with the upstreams that the gateway, or a workspace with keys for `own`, can ask.
+
+        Raises ModelNotFound.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The candidates for one request, best first, never none; and the own keys that were looked at."""
+
+    candidates: tuple[Candidate, ...]
+    credential_revision: int
+
+
+class NoOwnKeys:
+    """The OwnKeys of a gateway whose workspaces have none."""
+
+    def of(self, workspace_id: str) -> WorkspaceKeys:
+        """Returns none."""
+        return WorkspaceKeys()
+
+    def refresh(self) -> None:
+        """Does nothing."""
+
+
+class Router:
+    """Chooses; `house` are the gateway's own accounts by provider. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        models: Models,
+        house: Mapping[str, Account],
+        *,
+        own_keys: OwnKeys | None = None,
+        health: UpstreamHealth | None = None,
+        budget: RetryBudget | None = None,
+        max_attempts: int = MAX_ATTEMPTS,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._models = models
+        self._house = house
+        self.own_keys: OwnKeys = own_keys or NoOwnKeys()
+        self.health = health or UpstreamHealth()
+        self.budget = budget or RetryBudget()
+        self.max_attempts = max_attempts
+        self._chance = chance
+
+    def model(self, workspace_id: str, model_id: str) -> Model:
+        """Returns a model that the workspace can ask; raises ModelNotFound."""
+        return self._models.get(model_id, frozenset(self.own_keys.of(workspace_id).keys))
+
+    def route(self, workspace_id: str, models: Sequence[Model], endpoint: Endpoint, *, session: str = "") -> Route:
+        """Returns whom to ask, for the first of the models and then for the others.
+
+        `session` names the conversation within the workspace. Raises Overloaded when nobody can be asked now.
+        """
+        keys = self.own_keys.of(workspace_id)
+        ranked = self._rank(workspace_id, keys, models, endpoint, session)
+        eligible = tuple(place.candidate for place in ranked if place.eligible)
+        if not eligible:
+            raise Overloaded(
+                f"No upstream of the model `{models[0].id}` is available right now. Please retry shortly.",
+                retry_after_s=retry_after_s(ranked),
+            )
+        return Route(eligible, keys.revision)
+
+    def explain(self, workspace_id: str, model: Model, endpoint: Endpoint, *, session: str = "") -> list[Ranked]:
+        """Returns every candidate with its place and the reason for it, those that would not be asked last."""
+        keys = self.own_keys.of(workspace_id)
+        ranked = self._rank(workspace_id, keys, [model], endpoint, session)
+        named = {place.candidate.upstream for place in ranked}
+        unable = [
+            Ranked(candidate, self.health.view(candidate), False, reason)
+            for candidate, reason in self._unable(workspace_id, keys, model, endpoint)
+            if candidate.upstream not in named
+        ]
+        return ranked + unable
+
+    def _rank(
+        self, workspace_id: str, keys: WorkspaceKeys, models: Sequence[Model], endpoint: Endpoint, session: str
+    ) -> list[Ranked]:
+        found: list[Candidate] = []
+        for place, model in enumerate(models):
+            found += self._candidates(workspace_id, keys, model, endpoint, place)
+        name = f"{workspace_id}\0{session}" if session else ""
+        return rank(found, self.health.view, session=name, chance=self._chance)
+
+    def _candidates(
+        self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
+    ) -> list[Candidate]:
+        own = [
+            self._candidate(
+                model,
+                number,
+                keys.keys[upstream.provider].open(),
+                endpoint,
+                place,
+                owner=workspace_id,
+                allow_fallback=keys.keys[upstream.provider].allow_fallback,
+            )
+            for number, upstream in enumerate(model.upstreams)
+            if upstream.provider in keys.keys
+        ]
+        if own and not any(candidate.allow_fallback for candidate in own):
+            return [candidate for candidate in own if _serves(candidate.account, endpoint)]
+        house = [
+            self._candidate(model, number, self._house[upstream.provider], endpoint, place)
+            for number, upstream in enumerate(model.upstreams)
+            if upstream.provider in self._house
+        ]
+        return [candidate for candidate in (*own, *house) if _serves(candidate.account, endpoint)]
+
+    def _candidate(
+        self,
+        model: Model,
+        number: int,
+        account: Account,
+        endpoint: Endpoint,
+        place: int,
+        *,
+        owner: str = "",
+        allow_fallback: bool = False,
+    ) -> Candidate:
+        upstream = model.upstreams[number]
+        return Candidate(
+            model,
+            upstream,
+            account,
+            priority=number if upstream.priority is None else upstream.priority,
+            rank=place,
+            owner=owner,
+            allow_fallback=allow_fallback,
+            is_native=_is_native(account, endpoint),
+        )
+
+    def _unable(
+        self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint
+    ) -> list[tuple[Candidate, str]]:
+        """Returns the upstreams of the model that are no candidates, and why."""
+        has_own = any(upstream.provider in keys.keys for upstream in model.upstreams)
+        unable = []
+        for number, upstream in enumerate(model.upstreams):
+            account = self._house.get(upstream.provider) or Account(upstream.provider)
+            reason = (
+                "the gateway has no key for it"
+                if upstream.provider not in self._house
+                else f"its provider does not speak `{endpoint}`"
+                if not _serves(account, endpoint)
+                else "the workspace brings its own keys for this model, and does not allow others"
+                if has_own
+                else "it cannot be asked"
+            )
+            unable.append((self._candidate(model, number, account, endpoint, 0), reason))
+        return unable
+
+
+def _serves(account: Account, endpoint: Endpoint) -> bool:
+    """Whether the endpoint can be served there: every one but speech can be translated to chat."""
+    if endpoint == "audio.transcriptions":
+        return account.transcriptions is not None
+    return account.chat is not None or _is_native(account, endpoint)
+
+
+def _is_native(account: Account, endpoint: Endpoint) -> bool:
+    if endpoint == "chat.completions":
+        return account.chat is not None
+    if endpoint == "completions":
+        return account.text is not None
+    if endpoint == "responses":
+        return account.responses is not None
+    return account.transcriptions is not None

@@ -1,0 +1,216 @@
+"""What this process sees of upstreams: how fast and how busy they are, whether their circuit breaker lets anything in.
+
+A breaker opens when at least half of 20 or more requests of the last 10 s failed, and lets nothing through for a while;
+then one request at a time is a probe: if it succeeds the breaker closes, if it fails it stays open twice as long. State
+is per process and in memory: each finds out for itself, within a few requests. It must not know what is sent.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import exp
+from typing import Final
+
+from quillgate_core.routing import Breaker, Candidate, UpstreamKey, UpstreamView
+
+WINDOW_S: Final = 10
+MIN_REQUESTS: Final = 20
+FIRST_OPEN_S: Final = 5.0
+LAST_OPEN_S: Final = 60.0
+OPEN_JITTER: Final = 0.1
+DECAY_S: Final = 10.0
+"""Time in which an old latency loses two thirds of its weight, while new ones are better."""
+FAILURE_LATENCY_S: Final = 5.0
+"""What a failure counts as at least, or a server that fails at once would look like the fastest."""
+MAX_UPSTREAMS: Final = 10_000
+"""Most upstreams that are remembered; idle ones are forgotten beyond it."""
+
+
+@dataclass(slots=True)
+class _Second:
+    """The requests that ended in one second."""
+
+    second: int = -1
+    requests: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _Upstream:
+    """The state of one upstream; times by the monotonic clock."""
+
+    seconds: list[_Second] = field(default_factory=lambda: [_Second() for _ in range(WINDOW_S)])
+    in_flight: int = 0
+    latency_s: float = 0.0
+    latency_time: float = 0.0
+    open_until: float = 0.0
+    open_s: float = 0.0
+    """How long the breaker is open this time; 0: it is closed."""
+    is_probing: bool = False
+    cool_until: float = 0.0
+
+    def breaker(self, now: float) -> Breaker:
+        if not self.open_s:
+            return "closed"
+        return "open" if now < self.open_until else "half_open"
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """Requests and failures of the window."""
+        first = int(now) - WINDOW_S
+        recent = [entry for entry in self.seconds if entry.second > first]
+        return sum(entry.requests for entry in recent), sum(entry.failures for entry in recent)
+
+    def count(self, now: float, *, failed: bool) -> None:
+        entry = self.seconds[int(now) % WINDOW_S]
+        if entry.second != int(now):
+            entry.second, entry.requests, entry.failures = int(now), 0, 0
+        entry.requests += 1
+        entry.failures += failed
+
+    def sample(self, now: float, latency_s: float) -> None:
+        """Peak-EWMA: what is worse counts at once, what is better little by little."""
+        weight = exp(-(now - self.latency_time) / DECAY_S) if self.latency_s else 0.0
+        averaged = self.latency_s * weight + latency_s * (1 - weight)
+        self.latency_s = max(latency_s, averaged)
+        self.latency_time = now
+
+
+class Attempt:
+    """One request to one upstream; ended once, by `succeed`, `fail` or `abandon`; further ends do nothing."""
+
+    __slots__ = ("_clock", "_health", "_is_ended", "_is_probe", "_start_time", "_upstream", "candidate", "has_output")
+
+    def __init__(self, health: "UpstreamHealth", candidate: Candidate, upstream: _Upstream, *, is_probe: bool) -> None:
+        self.candidate = candidate
+        self.has_output = False
+        self._health = health
+        self._upstream = upstream
+        self._is_probe = is_probe
+        self._is_ended = False
+        self._clock = health.clock
+        self._start_time = self._clock()
+
+    def note_output(self) -> None:
+        """Tells that the first output has come."""
+        if not self.has_output:
+            self.has_output = True
+            now = self._clock()
+            self._upstream.sample(now, now - self._start_time)
+
+    def succeed(self) -> None:
+        """Ends it: the upstream did what it was asked, or said rightly that the request is no good."""
+        if self._end():
+            self.note_output()
+            self._health.count(self._upstream, failed=False, is_probe=self._is_probe)
+
+    def fail(self, *, cool_s: float = 0.0) -> None:
+        """Ends it: the upstream is to blame. `cool_s` is how long it asks to be left alone."""
+        if self._end():
+            now = self._clock()
+            if not self.has_output:
+                self._upstream.sample(now, max(now - self._start_time, FAILURE_LATENCY_S))
+            self._upstream.cool_until = max(self._upstream.cool_until, now + cool_s)
+            self._health.count(self._upstream, failed=True, is_probe=self._is_probe)
+
+    def abandon(self) -> None:
+        """Ends it without a verdict: the caller has gone, or the fault is nobody's. Waiting in vain counts as slow."""
+        if self._end() and not self.has_output:
+            now = self._clock()
+            if now - self._start_time > self._upstream.latency_s:
+                self._upstream.sample(now, now - self._start_time)
+
+    def _end(self) -> bool:
+        if self._is_ended:
+            return False
+        self._is_ended = True
+        self._health.leave(self.candidate, self._upstream)
+        if self._is_probe:
+            self._upstream.is_probing = False
+        return True
+
+
+class UpstreamHealth:
+    """The upstreams that this process has asked. Belongs to one event loop."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self.clock = clock
+        self._chance = chance
+        self._upstreams: dict[UpstreamKey, _Upstream] = {}
+        self._accounts: dict[tuple[str, str], int] = {}
+
+    def view(self, candidate: Candidate) -> UpstreamView:
+        """Returns what is known of the candidate's upstream now."""
+        in_account = self._accounts.get(_account(candidate), 0)
+        upstream = self._upstreams.get(candidate.key)
+        if upstream is None:
+            return UpstreamView(account_in_flight=in_account)
+        now = self.clock()
+        requests, failures = upstream.counts(now)
+        breaker = upstream.breaker(now)
+        wait_s = upstream.open_until - now if breaker == "open" else 1.0 if upstream.is_probing else 0.0
+        return UpstreamView(
+            breaker=breaker,
+            closed_for_s=wait_s if breaker != "closed" else 0.0,
+            cooling_s=max(0.0, upstream.cool_until - now),
+            in_flight=upstream.in_flight,
+            account_in_flight=in_account,
+            latency_s=upstream.latency_s * exp(-max(0.0, now - upstream.latency_time) / DECAY_S),
+            recent_requests=requests,
+            recent_failures=failures,
+        )
+
+    def begin(self, candidate: Candidate) -> Attempt | None:
+        """Counts one more request there; None when its breaker or its provider's limit does not let it through."""
+        upstream = self._upstreams.get(candidate.key) or self._add(candidate.key)
+        breaker = upstream.breaker(self.clock())
+        limit = candidate.account.max_in_flight
+        account = _account(candidate)
+        if breaker == "open" or upstream.is_probing or (limit and self._accounts.get(account, 0) >= limit):
+            return None
+        upstream.is_probing = breaker == "half_open"
+        upstream.in_flight += 1
+        self._accounts[account] = self._accounts.get(account, 0) + 1
+        return Attempt(self, candidate, upstream, is_probe=upstream.is_probing)
+
+    def leave(self, candidate: Candidate, upstream: _Upstream) -> None:
+        """Counts one request less there."""
+        upstream.in_flight -= 1
+        account = _account(candidate)
+        left = self._accounts[account] - 1
+        if left:
+            self._accounts[account] = left
+        else:
+            del self._accounts[account]
+
+    def count(self, upstream: _Upstream, *, failed: bool, is_probe: bool) -> None:
+        """Takes a verdict in, and moves the breaker."""
+        now = self.clock()
+        upstream.count(now, failed=failed)
+        if is_probe:
+            if failed:
+                self._open(upstream, now, min(upstream.open_s * 2, LAST_OPEN_S))
+            else:
+                upstream.open_s = 0.0
+                upstream.seconds = [_Second() for _ in range(WINDOW_S)]
+        elif failed and upstream.breaker(now) == "closed":
+            requests, failures = upstream.counts(now)
+            if requests >= MIN_REQUESTS and failures * 2 >= requests:
+                self._open(upstream, now, FIRST_OPEN_S)
+
+    def _open(self, upstream: _Upstream, now: float, open_s: float) -> None:
+        upstream.open_s = open_s
+        # Replicas that saw the same failures do not probe at the same moment.
+        upstream.open_until = now + open_s * (1 + OPEN_JITTER * self._chance())
+
+    def _add(self, key: UpstreamKey) -> _Upstream:
+        if len(self._upstreams) >= MAX_UPSTREAMS:
+            self._upstreams = {name: known for name, known in self._upstreams.items() if known.in_flight}
+        added = self._upstreams[key] = _Upstream()
+        return added
+
+
+def _account(candidate: Candidate) -> tuple[str, str]:
+    return (candidate.upstream.provider, candidate.owner)
