@@ -238,9 +238,10 @@ async def test_complete_counts_1_10_5(service: RunningService, model: str, strea
 @BOTH
 @pytest.mark.parametrize("stream", [False, True])
 async def test_failure_before_output_is_free(service: RunningService, model: str, stream: bool) -> None:
-    """A provider that fails before any output costs nothing and is told as 502."""
+    """A provider that fails before any output, and the next one too, costs nothing and is told as 502."""
     tenant = await service.tenant()
-    service.upstream.script(json_answer(500, {"error": {"message": "boom"}}))
+    upstreams = 2 if model == NATIVE_MODEL else 1
+    service.upstream.script(*[json_answer(500, {"error": {"message": "boom"}})] * upstreams)
     assert (await post(service, tenant.key, model=model, stream=stream))[0] == 502
     assert await service.daily(tenant) == (0, 0, 0, 0, 0, 0)
 
