@@ -44,17 +44,19 @@ class OwnAccounts:
         """Returns a new account with the decrypted key.
 
         Raises ProviderCredentialRejected, and logs why, for a row that was edited or moved, a master key that is not
-        here, and a provider that is not known any more.
+        here, a provider that is not known any more, and a base URL that cannot be used.
         """
         config = self._providers.get(credential.provider)
         try:
             if config is None:
                 raise CannotOpen("its provider is not known here")
             secret = self._master_keys.open(credential.sealed, credential.belonging)
+            return self._open_account(self._own_config(config, secret, credential.base_url))
         except CannotOpen as error:
-            _log_refusal(credential, error)
-            raise ProviderCredentialRejected(credential.provider) from None
-        return self._open_account(self._own_config(config, secret, credential.base_url))
+            _log_refusal(credential, str(error))
+        except ValueError:
+            _log_refusal(credential, "its base URL cannot be used")
+        raise ProviderCredentialRejected(credential.provider)
 
     def _own_config(self, config: ProviderConfig, secret: Secret, base_url: str) -> ProviderConfig:
         """Another server gets none of the operator's headers, is asked for chat only, and is trusted by name only."""
@@ -71,12 +73,12 @@ class OwnAccounts:
         )
 
 
-def _log_refusal(credential: ProviderCredential, error: CannotOpen) -> None:
+def _log_refusal(credential: ProviderCredential, reason: str) -> None:
     log.error(
         "the provider key %r of workspace %r with %r, sealed with master key %r, cannot be opened: %s",
         credential.credential_id,
         credential.workspace_id,
         credential.provider,
         credential.sealed.master_key_id,
-        error,
+        reason,
     )

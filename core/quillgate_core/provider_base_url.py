@@ -4,6 +4,7 @@ The form is narrow on purpose: whatever passes is read the same way by every par
 is looked at when it is connected to.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -16,9 +17,10 @@ IsAllowedHost: TypeAlias = Callable[[str, int], bool]
 """Tells whether the operator allows a host and port, which then may be plain http and have a private address."""
 
 _BASE_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<scheme>https?)://(?:(?P<name>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*"
 )
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -46,7 +48,26 @@ def _parts(base_url: str) -> tuple[str, str, int] | None:
     if match is None:
         return None
     port = int(match["port"]) if match["port"] else _DEFAULT_PORTS[match["scheme"]]
-    return (match["scheme"], match["host"].strip("[]").lower(), port) if 0 < port < 65_536 else None
+    is_host = _is_ipv6(match["ipv6"]) if match["ipv6"] else _is_name(match["name"])
+    host = (match["ipv6"] or match["name"]).lower()
+    return (match["scheme"], host, port) if is_host and 0 < port < 65_536 else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_name(text: str) -> bool:
+    """Tells whether it is labels between dots, those that stand for other letters (`xn--`) being well formed."""
+    try:
+        text.encode().decode("idna")
+    except UnicodeError:
+        return False
+    return all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
 
 
 def _refusal(rule: str) -> InvalidRequest:

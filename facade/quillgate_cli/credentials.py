@@ -153,7 +153,7 @@ def _rewrap_all(core: Core) -> tuple[int, RewrapProviderCredentialsResponse]:
         last = core.call(core.credentials.RewrapProviderCredentials, RewrapProviderCredentialsRequest())
         rewrapped += last.rewrapped
         idle = 0 if last.rewrapped else idle + 1
-        if last.remaining <= (0 if last.rewrapped else last.unreadable) or idle >= MAX_IDLE_REWRAPS:
+        if last.remaining <= last.unreadable or idle >= MAX_IDLE_REWRAPS:
             return rewrapped, last
         if idle:
             time.sleep(REWRAP_PAUSE_S)
