@@ -1,13 +1,13 @@
 """The provider keys of all workspaces in memory, sealed, as of the last look at the database.
 
 A snapshot is built whole and then put in the place of the one before, so that whoever reads sees one state. An account
-is opened at its first use and lives as long as its key: the next snapshot takes it over, or drops it with the key.
+is opened at its first use and lives as long as its row stays as it is: the next snapshot takes it over, or drops it
+with a row that was replaced, rewrapped, deleted or edited.
 """
 
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 
 from quillgate_core.errors import ProviderCredentialRejected
 from quillgate_core.own_accounts import OwnAccounts
@@ -41,16 +41,6 @@ class _Kept:
                 self._is_refused = True
                 raise
         return self._account
-
-    def as_of(self, credential: ProviderCredential) -> "_Kept":
-        """Returns what is kept of the row as it is now: with the account if at most its wrapping has changed."""
-        if credential == self.credential:
-            return self
-        now = _Kept(credential, self._accounts)
-        is_same_secret = credential.sealed.ciphertext == self.credential.sealed.ciphertext
-        if is_same_secret and replace(self.credential, sealed=credential.sealed) == credential:
-            now._account = self._account
-        return now
 
 
 class OwnKeySnapshot:
@@ -99,7 +89,7 @@ class OwnKeySnapshot:
 
     def _entry(self, credential: ProviderCredential) -> _Kept:
         before = self._kept.get(credential.credential_id)
-        return _Kept(credential, self._accounts) if before is None else before.as_of(credential)
+        return before if before is not None and before.credential == credential else _Kept(credential, self._accounts)
 
     def _warn_of_missing(self) -> None:
         """Tells the operator once which master keys are needed and not here, before any request fails."""
