@@ -278,11 +278,13 @@ def test_replicas_that_rotate_and_set_at_once(own: CredentialSite) -> None:
     stop = threading.Event()
 
     def change() -> None:
-        for workspace_id in workspaces[:6]:
-            own.set(workspace_id, "replaced-" + workspace_id)
-        for workspace_id in workspaces[6:9]:
-            own.credentials.delete(own.site.admin, workspace_id=workspace_id, provider="openai")
-        stop.set()
+        try:
+            for workspace_id in workspaces[:6]:
+                own.set(workspace_id, "replaced-" + workspace_id)
+            for workspace_id in workspaces[6:9]:
+                own.credentials.delete(own.site.admin, workspace_id=workspace_id, provider="openai")
+        finally:
+            stop.set()
 
     thread = threading.Thread(target=change)
     thread.start()
