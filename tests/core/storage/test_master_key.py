@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
 from quillgate_core.sealing import MasterKey, MasterKeys
 from quillgate_core.secret import Secret
+from quillgate_core.storage.database import Database
 from quillgate_core.storage.master_key import MAX_KEYS, load_or_create_master_keys, master_keys_of
 from quillgate_core.storage.startup import StartupError
 
@@ -118,3 +120,26 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """A directory in the file's place is a clear error."""
     with pytest.raises(StartupError, match="cannot be read"):
         _load(tmp_path)
+
+
+def test_the_variable_takes_the_place_of_the_file(database_url: str, tmp_path: Path) -> None:
+    """With it no file is made, nor read where there is one."""
+    with Database(database_url, data_dir=tmp_path, master_key=Secret(BASE64[1])) as database:
+        assert database.master_keys.current_id == IDS[1]
+    assert not (tmp_path / "master-key").exists()
+
+
+def test_the_database_knows_whether_a_key_is_needed(database_url: str, engine: Engine, tmp_path: Path) -> None:
+    """The first start makes the file; once something is sealed, a start without it stops and makes none."""
+    path = tmp_path / "elsewhere" / "key"
+    with Database(database_url, data_dir=tmp_path, master_key_file=path) as database:
+        assert database.master_keys.current_id == _load(path).current_id
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO workspaces (workspace_id, name) VALUES ('ws_a', 'x')"))
+        row = "('cred_1', 'ws_a', 'p', '', '', false, '', '', '')"
+        connection.execute(text(f"INSERT INTO provider_credentials VALUES {row}"))
+    path.unlink()
+    lost = Database(database_url, data_dir=tmp_path, master_key_file=path)
+    with pytest.raises(StartupError, match="restore it from a backup"), lost:
+        pass
+    assert not path.exists()
