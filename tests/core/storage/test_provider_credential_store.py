@@ -191,6 +191,16 @@ def test_several_may_rewrap_at_once(store: PostgresProviderCredentialStore) -> N
     assert total == len(taken) == len(set(taken)) == 60
 
 
+def test_what_another_process_works_on_is_passed_over(engine: Engine, store: PostgresProviderCredentialStore) -> None:
+    """A row that is locked is neither waited for nor seen; it is left for the next call."""
+    _fill(store, 3)
+    with engine.begin() as other:
+        other.execute(text("SELECT * FROM provider_credentials WHERE credential_id = 'cred_001' FOR UPDATE"))
+        step = store.rewrap(["old"], _resealing(), limit=3, after="")
+    assert (step.seen, step.rewrapped, step.last_id) == (2, 2, "cred_002")
+    assert store.rewrap(["old"], _resealing(), limit=3, after="").last_id == "cred_001"
+
+
 def test_a_failure_in_the_middle_undoes_the_step(store: PostgresProviderCredentialStore) -> None:
     """A process that dies in a step leaves whole rows behind, sealed as before."""
     _fill(store, 3)
