@@ -162,7 +162,7 @@ async def start_service(
         catalogue.write_text(catalogue_text.format(base_url=upstream.base_url))
         environ = {"QUILLGATE_CONFIG": str(catalogue), "QUILLGATE_GRPC_ADDRESS": "127.0.0.1:0", **settings}
         config = Config.from_environ(environ)
-        database = stack.enter_context(Database(database_url, data_dir=directory))
+        database = stack.enter_context(Database(database_url, data_dir=directory, master_key=config.master_key))
         core = Core(config, database)
         await core.start()
         stack.push_async_callback(core.stop, 1.0)

@@ -19,6 +19,7 @@ from quillgate.v1 import (
     key_service_pb2_grpc,
     metering_service_pb2_grpc,
     model_service_pb2_grpc,
+    provider_credential_service_pb2_grpc,
     response_service_pb2_grpc,
     workspace_service_pb2_grpc,
 )
@@ -32,6 +33,7 @@ from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
+from quillgate_core.provider_credentials import ProviderCredentials
 from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.echo import Echo
@@ -46,6 +48,7 @@ from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.key_service import KeyService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
+from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
 from quillgate_core.storage.daily_store import SqlDailyStore
@@ -53,6 +56,7 @@ from quillgate_core.storage.database import Database
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
+from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
@@ -72,6 +76,7 @@ LEASE_RENEW_S = 10.0
 RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
+OWN_KEYS_POLL_S = 1.0
 WRITER_CLOSE_S = 10.0
 
 SERVICES = (
@@ -79,6 +84,7 @@ SERVICES = (
     "quillgate.v1.KeyService",
     "quillgate.v1.MeteringService",
     "quillgate.v1.ModelService",
+    "quillgate.v1.ProviderCredentialService",
     "quillgate.v1.ResponseService",
     "quillgate.v1.WorkspaceService",
 )
@@ -115,8 +121,20 @@ class Core:
         self.stored_responses = StoredResponses(self._response_store)
         self._pool = HttpPool()
         self._accounts = _accounts(config, self._pool)
+        self.provider_credentials = ProviderCredentials(
+            PostgresProviderCredentialStore(database.engine),
+            database.master_keys,
+            {provider.name: provider for provider in config.providers},
+            open_account=lambda provider: make_account(provider, self._pool, byok=True),
+            blocking=self._blocking,
+        )
         self._catalogue = Catalogue(config.catalogue.models, providers=self._accounts)
-        self._router = Router(self._catalogue, self._accounts, max_attempts=config.max_attempts)
+        self._router = Router(
+            self._catalogue,
+            self._accounts,
+            own_keys=self.provider_credentials,
+            max_attempts=config.max_attempts,
+        )
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
@@ -134,6 +152,7 @@ class Core:
         """Starts the writer, the lease, the chores and the gRPC server; raises OSError if its address is taken."""
         self._writer.start()
         await self._blocking(self.metering.renew_lease)
+        await self._blocking(self.provider_credentials.refresh)
         self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
         for server in (self._server, self._local):
             self._add_services(server)
@@ -143,6 +162,7 @@ class Core:
             asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
             asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
+            asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
         ]
 
@@ -199,6 +219,9 @@ class Core:
         models = ModelService(self._catalogue, self._router)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
+        provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server(
+            ProviderCredentialService(self.provider_credentials), server
+        )
         response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)

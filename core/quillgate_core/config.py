@@ -28,7 +28,8 @@ class Config:
     """The settings of a core; each field is the environment variable QUILLGATE_ and its name in capitals."""
 
     data_dir: Path = Path(".quillgate")
-    """Directory for all state on this machine: the embedded database and the pepper. Default: `.quillgate` here."""
+    """Directory for all state on this machine: the embedded database, the pepper and the master key.
+    Default: `.quillgate` here."""
     database_url: Secret = field(default=Secret(""))
     """PostgreSQL as `postgresql://user:password@host/name`. Default: an embedded one in the data directory."""
     grpc_address: str = "127.0.0.1:8788"
@@ -38,6 +39,11 @@ class Config:
     pepper_file: Path | None = None
     """File with the 32 bytes that key digests depend on; replicas must share it. Default: `pepper` in the data
     directory, made at the first start."""
+    master_key_file: Path | None = None
+    """File with the keys that seal workspaces' provider keys, one a line, the first the current one; replicas must
+    share it. Default: `master-key` in the data directory, made at the first start."""
+    master_key: Secret = field(default=Secret(""))
+    """The same keys in place of the file, with commas between them. Default: none, the file is read."""
     max_completions: _Count = 1_024
     """Completions served at once by this process; more wait 0.1 s and are then refused. Default: 1024."""
     max_admin_calls: _Count = 64

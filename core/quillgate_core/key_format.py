@@ -39,6 +39,11 @@ def new_workspace_id() -> str:
     return "ws_" + _random_base62(_ID_CHARACTERS)
 
 
+def new_credential_id() -> str:
+    """Make the public id of a workspace's provider key."""
+    return "cred_" + _random_base62(_ID_CHARACTERS)
+
+
 def is_well_formed(secret: str) -> bool:
     """Tell whether the secret has the right shape and checksum; it may still be unknown."""
     if _SECRET.fullmatch(secret) is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from quillgate_core.catalogue import Endpoint, Model
-from quillgate_core.errors import Overloaded
+from quillgate_core.errors import Overloaded, ProviderCredentialRejected
 from quillgate_core.own_keys import OwnKeys, WorkspaceKeys
 from quillgate_core.retry_budget import RetryBudget
 from quillgate_core.routing import Candidate, Ranked, rank, retry_after_s
@@ -115,19 +115,7 @@ class Router:
     def _candidates(
         self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
     ) -> list[Candidate]:
-        own = [
-            self._candidate(
-                model,
-                number,
-                keys.keys[upstream.provider].open(),
-                endpoint,
-                place,
-                owner=workspace_id,
-                allow_fallback=keys.keys[upstream.provider].allow_fallback,
-            )
-            for number, upstream in enumerate(model.upstreams)
-            if upstream.provider in keys.keys
-        ]
+        own = self._own_candidates(workspace_id, keys, model, endpoint, place)
         if own and not any(candidate.allow_fallback for candidate in own):
             return [candidate for candidate in own if _serves(candidate.account, endpoint)]
         house = [
@@ -136,6 +124,28 @@ class Router:
             if upstream.provider in self._house
         ]
         return [candidate for candidate in (*own, *house) if _serves(candidate.account, endpoint)]
+
+    def _own_candidates(
+        self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
+    ) -> list[Candidate]:
+        """Raises ProviderCredentialRejected for a key that cannot be opened, unless others may serve instead."""
+        found = []
+        for number, upstream in enumerate(model.upstreams):
+            key = keys.keys.get(upstream.provider)
+            if key is None:
+                continue
+            try:
+                account = key.open()
+            except ProviderCredentialRejected:
+                if not key.allow_fallback:
+                    raise
+                continue
+            found.append(
+                self._candidate(
+                    model, number, account, endpoint, place, owner=workspace_id, allow_fallback=key.allow_fallback
+                )
+            )
+        return found
 
     def _candidate(
         self,

@@ -60,6 +60,7 @@ _HINTS = {
     "KEY_NOT_FOUND": "`quillgate keys list` shows the keys of a workspace",
     "KEY_REVOKED": "make another with `quillgate keys create`",
     "MODEL_NOT_FOUND": "`quillgate models` lists them",
+    "PROVIDER_CREDENTIAL_NOT_FOUND": "`quillgate credentials list` shows those that it has",
     "WORKSPACE_NOT_FOUND": "`quillgate workspaces list` shows those that your key can see",
 }
 

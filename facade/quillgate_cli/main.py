@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import click
 from click.exceptions import Exit, NoArgsIsHelpError
 
-from quillgate_cli import keys, models, output, usage, workspaces
+from quillgate_cli import credentials, keys, models, output, usage, workspaces
 from quillgate_cli.client_config import client_config
 from quillgate_cli.completion import PROGRAM, complete, completion
 from quillgate_cli.failure import ExitCode, Failure
@@ -60,8 +60,17 @@ class WithServe(click.Group):
 
 app = WithServe(
     PROGRAM,
-    commands=[workspaces.app, keys.app, usage.usage, usage.quote, models.app, client_config, completion],
-    help="Operate Quillgate: workspaces, keys, usage and models over gRPC, and the service itself.",
+    commands=[
+        workspaces.app,
+        keys.app,
+        credentials.app,
+        usage.usage,
+        usage.quote,
+        models.app,
+        client_config,
+        completion,
+    ],
+    help="Operate Quillgate: workspaces, keys, provider keys, usage and models over gRPC, and the service itself.",
 )
 click.version_option(package_name="quillgate", message="%(prog)s %(version)s")(app)
 

@@ -117,7 +117,11 @@ def _run_core(serve: Callable[[Config, Database, NewKeys], Awaitable[None]], new
     def run() -> None:
         config = Config.from_environ(os.environ)
         with Database(
-            config.database_url.reveal(), data_dir=config.data_dir, pepper_file=config.pepper_file
+            config.database_url.reveal(),
+            data_dir=config.data_dir,
+            pepper_file=config.pepper_file,
+            master_key_file=config.master_key_file,
+            master_key=config.master_key,
         ) as database:
             uvloop.run(_awaited(serve(config, database, new_keys)))
 

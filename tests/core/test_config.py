@@ -24,7 +24,8 @@ def test_everything_has_a_default() -> None:
     assert config.data_dir == Path(".quillgate")
     assert config.database_url.reveal() == ""
     assert config.grpc_address == "127.0.0.1:8788"
-    assert (config.config, config.pepper_file) == (None, None)
+    assert (config.config, config.pepper_file, config.master_key_file) == (None, None, None)
+    assert config.master_key.reveal() == ""
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (1_024, 64, 60.0)
     assert config.response_retention_days == 30
     assert config.providers == ()
@@ -41,6 +42,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "grpc_address": "unix:/run/q.sock",
         "config": str(file),
         "pepper_file": "~/pepper",
+        "master_key_file": "~/master-key",
+        "master_key": CANARY,
         "max_completions": "7",
         "max_admin_calls": "1000000",
         "response_retention_days": "7",
@@ -53,6 +56,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert config.database_url.reveal() == values["database_url"]
     assert config.grpc_address == "unix:/run/q.sock"
     assert config.pepper_file == Path.home() / "pepper"
+    assert config.master_key_file == Path.home() / "master-key"
+    assert config.master_key.reveal() == CANARY
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (7, 1_000_000, 1.5)
     assert (config.response_retention_days, config.max_attempts) == (7, 3)
     assert [model.id for model in config.catalogue.models] == ["quillgate/echo"]
@@ -66,7 +71,13 @@ def test_empty_is_not_set() -> None:
 
 def test_providers_come_with_their_keys() -> None:
     """The usual variables switch providers on; printing the settings shows no secret."""
-    config = Config.from_environ({"OPENAI_API_KEY": CANARY, "QUILLGATE_DATABASE_URL": f"postgresql://q:{CANARY}@db/q"})
+    config = Config.from_environ(
+        {
+            "OPENAI_API_KEY": CANARY,
+            "QUILLGATE_DATABASE_URL": f"postgresql://q:{CANARY}@db/q",
+            "QUILLGATE_MASTER_KEY": CANARY,
+        }
+    )
     (provider,) = config.providers
     assert provider.api_key is not None
     assert (provider.name, provider.api_key.reveal()) == ("openai", CANARY)

@@ -16,6 +16,8 @@ from quillgate.v1 import (
     metering_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    provider_credential_service_pb2,
+    provider_credential_service_pb2_grpc,
     workspace_service_pb2,
     workspace_service_pb2_grpc,
 )
@@ -61,6 +63,9 @@ class FakeAdminCore:
         self.days = metering_service_pb2.ListDailyMessageCountResponse()
         self.models: list[model_service_pb2.Model] = []
         self.endless = False
+        self.credentials: dict[str, provider_credential_service_pb2.ProviderCredential] = {}
+        self.test_result = provider_credential_service_pb2.TestProviderCredentialResponse(ok=True, message="Taken.")
+        self.rewraps: list[provider_credential_service_pb2.RewrapProviderCredentialsResponse] = []
         self._numbers = itertools.count(1)
         self.add_workspace("Own", workspace_id=OWN_WORKSPACE)
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
@@ -71,6 +76,9 @@ class FakeAdminCore:
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(FakeWorkspaces(self), self._server)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(FakeMetering(self), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(self), self._server)
+        provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server(
+            FakeCredentials(self), self._server
+        )
         self._server.start()
         return self
 
@@ -262,3 +270,61 @@ class FakeModels(model_service_pb2_grpc.ModelServiceServicer):
         message = f"The model `{request.id}` does not exist or you do not have access to it."
         FakeError(grpc.StatusCode.NOT_FOUND, message, "MODEL_NOT_FOUND", {"model": request.id}).abort(context)
         raise AssertionError("abort raises")
+
+
+class FakeCredentials(provider_credential_service_pb2_grpc.ProviderCredentialServiceServicer):
+    """ProviderCredentialService over the shared state; it answers `test_result`, and `rewraps` in turn."""
+
+    def __init__(self, core: FakeAdminCore) -> None:
+        self._core = core
+
+    def SetProviderCredential(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> provider_credential_service_pb2.SetProviderCredentialResponse:
+        self._core.begin(request, context)
+        credential = provider_credential_service_pb2.ProviderCredential(
+            credential_id="cred_" + "1" * 20,
+            workspace_id=request.workspace_id or OWN_WORKSPACE,
+            provider=request.provider,
+            base_url=request.base_url,
+            last4=request.secret[-4:] if len(request.secret) >= 16 else "",
+            allow_fallback=request.allow_fallback,
+            master_key_id="0a1b2c3d",
+        )
+        credential.create_time.seconds = 1_000_000_000
+        self._core.credentials[request.provider] = credential
+        return provider_credential_service_pb2.SetProviderCredentialResponse(credential=credential)
+
+    def ListProviderCredentials(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> provider_credential_service_pb2.ListProviderCredentialsResponse:
+        self._core.begin(request, context)
+        credentials = self._core.credentials.values()
+        return provider_credential_service_pb2.ListProviderCredentialsResponse(credentials=credentials)
+
+    def TestProviderCredential(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> provider_credential_service_pb2.TestProviderCredentialResponse:
+        self._core.begin(request, context)
+        self._find(request.provider, context)
+        return self._core.test_result
+
+    def DeleteProviderCredential(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> provider_credential_service_pb2.DeleteProviderCredentialResponse:
+        self._core.begin(request, context)
+        self._find(request.provider, context)
+        del self._core.credentials[request.provider]
+        return provider_credential_service_pb2.DeleteProviderCredentialResponse()
+
+    def RewrapProviderCredentials(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> provider_credential_service_pb2.RewrapProviderCredentialsResponse:
+        self._core.begin(request, context)
+        return self._core.rewraps.pop(0)
+
+    def _find(self, provider: str, context: Any) -> None:
+        if provider not in self._core.credentials:
+            message = f"The workspace has no key of its own with the provider `{provider}`."
+            reason = "PROVIDER_CREDENTIAL_NOT_FOUND"
+            FakeError(grpc.StatusCode.NOT_FOUND, message, reason, {"provider": provider}).abort(context)

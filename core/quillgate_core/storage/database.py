@@ -1,31 +1,50 @@
 """The database that a core stands on, opened and made ready before anything is served. Blocking: do it first."""
 
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from sqlalchemy import Engine
 
+from quillgate_core.sealing import MasterKeys
+from quillgate_core.secret import Secret
 from quillgate_core.storage.embedded import EmbeddedPostgres
 from quillgate_core.storage.engine import make_engine, refuse_unsafe_durability
+from quillgate_core.storage.master_key import load_or_create_master_keys, master_keys_of
 from quillgate_core.storage.pepper import load_or_create_pepper
+from quillgate_core.storage.provider_credential_store import has_provider_credentials
 from quillgate_core.storage.schema import migrate
+
+NO_SECRET: Final = Secret("")
 
 
 class Database:
     """PostgreSQL at a URL, or an embedded one for an empty URL; a context manager that migrates it on the way in.
 
+    The master keys are those of `master_key` if it is not empty, else those of the file.
     Raises StartupError for a database that must not be used, Overloaded for one that does not answer.
     """
 
     engine: Engine
     url: str
     pepper: bytes
+    master_keys: MasterKeys
 
-    def __init__(self, url: str, *, data_dir: Path, pepper_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        data_dir: Path,
+        pepper_file: Path | None = None,
+        master_key_file: Path | None = None,
+        master_key: Secret = NO_SECRET,
+    ) -> None:
         self.url = url
         self._data_dir = data_dir
         self._pepper_file = pepper_file or data_dir / "pepper"
+        self._master_key_file = master_key_file or data_dir / "master-key"
+        self._master_key = master_key
         self._embedded = None if url else EmbeddedPostgres(data_dir)
         self._is_open = False
 
@@ -38,6 +57,7 @@ class Database:
             refuse_unsafe_durability(self.engine)
             migrate(self.engine)
             self.pepper = load_or_create_pepper(self._pepper_file)
+            self.master_keys = self._load_master_keys()
         except BaseException:
             self._close()
             raise
@@ -47,6 +67,12 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+    def _load_master_keys(self) -> MasterKeys:
+        if self._master_key.reveal():
+            return master_keys_of(self._master_key)
+        is_needed = partial(has_provider_credentials, self.engine)
+        return load_or_create_master_keys(self._master_key_file, is_needed=is_needed)
 
     def _close(self) -> None:
         if self._is_open:

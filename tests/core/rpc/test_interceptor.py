@@ -23,6 +23,8 @@ from quillgate.v1 import (
     metering_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    provider_credential_service_pb2,
+    provider_credential_service_pb2_grpc,
     response_service_pb2,
     response_service_pb2_grpc,
     workspace_service_pb2,
@@ -64,6 +66,11 @@ SERVICES: list[tuple[ServiceDescriptor, Any, Any]] = [
         model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
         model_service_pb2_grpc.ModelServiceServicer,
         model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+    ),
+    (
+        provider_credential_service_pb2.DESCRIPTOR.services_by_name["ProviderCredentialService"],
+        provider_credential_service_pb2_grpc.ProviderCredentialServiceServicer,
+        provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server,
     ),
     (
         workspace_service_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],

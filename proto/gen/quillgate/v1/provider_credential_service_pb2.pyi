@@ -272,7 +272,9 @@ class RewrapProviderCredentialsResponse(google.protobuf.message.Message):
     remaining: builtins.int
     """Those that are still encrypted with another master key than the current one."""
     unreadable: builtins.int
-    """Those of them whose master key is not among the ones that this core has: they are lost without it."""
+    """Those of them that this core cannot open: their master key is not among the ones that it has, or they are damaged,
+    as far as this call came upon them.
+    """
     master_key_id: builtins.str
     """The current master key, as ProviderCredential tells it."""
     def __init__(
