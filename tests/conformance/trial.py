@@ -1,7 +1,7 @@
-"""Puts one vendor's account before a scripted upstream, and follows its answers as the core does: adapter, then tally."""
+"""Puts one vendor's account before a scripted upstream, and follows its answers as the core does: adapter and tally."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,6 +180,6 @@ def without_time(chunks: Sequence[ChatCompletionChunk]) -> list[ChatCompletionCh
     return copies
 
 
-def held_by(words: Sequence[str], frames: Sequence[bytes], *, stop: Callable[[bytes], bool] | None = None) -> str:
+def held_by(words: Sequence[str], frames: Sequence[bytes]) -> str:
     """The words that the frames hold, each of which is found in a frame as it is written."""
     return "".join(word for word in words if any(word.encode() in frame for frame in frames))

@@ -25,9 +25,9 @@ from quillgate_codec import (
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
-from quillgate_core.providers.provider_calls import ProviderCalls, checked_base_url
+from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp
+from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Capability, PreparedChat, PreparedResponse, PreparedText, Traits
@@ -73,7 +73,8 @@ class OpenAICompatible:
         self._responses_url = base_url + "/responses"
         self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
         self._errors = ProviderErrors(name, api_key)
-        headers = _headers(api_key, extra_headers or {})
+        credentials = {"authorization": f"Bearer {api_key.reveal()}"} if api_key is not None else {}
+        headers = request_headers(credentials, extra_headers or {})
         http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
         self._calls = ProviderCalls(http, self._errors, limits)
 
@@ -226,18 +227,6 @@ def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
     options = value.pop("stream_options", None) or {}
     if stream:
         value["stream_options"] = {**options, "include_usage": True}
-
-
-def _headers(api_key: Secret | None, extra_headers: Mapping[str, str]) -> dict[str, str]:
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",  # compression would hold chunks back
-        "content-type": "application/json",
-        "user-agent": "quillgate",
-    }
-    if api_key is not None:
-        headers["authorization"] = f"Bearer {api_key.reveal()}"
-    return headers | {header.lower(): value for header, value in extra_headers.items()}
 
 
 def _as_chunk(answer: dict[str, Any]) -> ChatCompletionChunk:
