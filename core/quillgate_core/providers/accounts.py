@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from quillgate_core.catalogue_file import Protocol, ProviderConfig
+from quillgate_core.providers.anthropic import Anthropic
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
@@ -44,4 +45,17 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> A
     )
 
 
-_MAKERS: Final[Mapping[Protocol, Make]] = {"openai": _openai}
+def _anthropic(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> Account:
+    provider = Anthropic(
+        name=config.name,
+        base_url=config.base_url,
+        api_key=config.api_key,
+        pool=pool,
+        is_trusted=config.is_trusted,
+        limits=limits,
+        extra_headers=config.headers,
+    )
+    return Account(config.name, chat=provider, lister=provider)
+
+
+_MAKERS: Final[Mapping[Protocol, Make]] = {"openai": _openai, "anthropic": _anthropic}

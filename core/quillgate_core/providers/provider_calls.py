@@ -8,12 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from yarl import URL
-
 from quillgate_codec import JsonError
 from quillgate_core.errors import QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
+from quillgate_core.providers.provider_http import ProviderHttp
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.providers.sse import SseLimitError, SseParser
 
@@ -45,11 +43,11 @@ class ProviderCalls:
 
     async def post(self, url: str, body: bytes) -> bytes:
         """Returns the whole body of a good answer."""
-        return await self._whole(await self._http.post(url, body))
+        return await self._ask(url, body)
 
     async def get(self, url: str) -> bytes:
         """Returns the whole body of what is at the address."""
-        return await self._whole(await self._http.get(url))
+        return await self._ask(url, None)
 
     async def stream(
         self, url: str, body: bytes, *, decode: Decode[PieceT], whole: Callable[[bytes], list[PieceT]]
@@ -58,7 +56,7 @@ class ProviderCalls:
 
         It ends when `decode` says so or the provider closes. Closing it closes the connection.
         """
-        response = await self._good(await self._http.post(url, body))
+        response = await self._http.ask(url, body)
         done = False
         try:
             if response.content_type.startswith("application/json"):
@@ -83,24 +81,10 @@ class ProviderCalls:
             else:
                 response.close()
 
-    async def _whole(self, response: ProviderResponse) -> bytes:
-        await self._good(response)
+    async def _ask(self, url: str, body: bytes | None) -> bytes:
+        response = await self._http.ask(url, body)
         try:
             return await response.read_all()
-        finally:
-            response.close()
-
-    async def _good(self, response: ProviderResponse) -> ProviderResponse:
-        """Returns a response with a good status; raises for every other one."""
-        if 200 <= response.status < 300:
-            return response
-        try:
-            raise self._errors.for_status(
-                response.status,
-                await response.read_refusal(),
-                content_type=response.content_type,
-                retry_after=response.retry_after,
-            )
         finally:
             response.close()
 
@@ -127,11 +111,3 @@ class ProviderCalls:
             if batch.done or batch.failure is not None:
                 break
         return batch
-
-
-def checked_base_url(base_url: str) -> str:
-    """Returns the address that paths are appended to; raises ValueError for one that cannot work or has credentials."""
-    url = URL(base_url)
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
-        raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
-    return base_url.rstrip("/")
