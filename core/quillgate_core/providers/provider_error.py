@@ -33,7 +33,10 @@ _ACCOUNT_STATUSES: Final = frozenset({401, 402, 403})
 _ACCOUNT_WORDS: Final = frozenset(
     {"invalid_api_key", "authentication_error", "permission_error", "permission_denied", "unauthenticated"}
     | {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
+    | {"billing_error"}
 )
+_ACCOUNT_PHRASES: Final = ("api key", "credit balance", "api usage limits")
+"""What is said of a key, a balance or a spending limit under a type that blames the request."""
 _RATE_WORDS: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "ratelimiterror", "resource_exhausted"})
 _CALLER_WORDS: Final = frozenset(
     {"invalid_request_error", "context_length_exceeded", "string_above_max_length", "invalid_prompt", "badrequesterror"}
@@ -50,7 +53,7 @@ _CONTEXT_WORDS: Final = re.compile(
 )
 _MODEL_WORDS: Final = re.compile(
     r"model.{0,200}(not found|does not exist|not supported|not a valid|unavailable)"
-    r"|(invalid|unknown|unsupported|no such) model|not a valid model|no endpoints found",
+    r"|(invalid|unknown|unsupported|no such) model|not a valid model|no endpoints found|^model: ",
     re.IGNORECASE,
 )
 
@@ -225,7 +228,8 @@ def _code_of(status: int, report: ErrorReport) -> str:
 
 def _is_about_account(report: ErrorReport) -> bool:
     """Some providers answer a bad key with 400, and a spent budget with 429, which no caller can help."""
-    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or "api key" in report.message.lower()
+    said = report.message.lower()
+    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or any(phrase in said for phrase in _ACCOUNT_PHRASES)
 
 
 def _status_of(report: ErrorReport) -> int:
