@@ -72,8 +72,8 @@ _SINCE: Final = {
 }
 """By family, the newest first: since which version a model is as described."""
 
-# `claude-opus-4-5-20251101`, `claude-opus-4-20250514`, `claude-opus-4.6`: a date is no minor version.
-_NAME: Final = re.compile(r"claude-(?P<family>[a-z]+)-(?P<major>\d{1,2})(?:[.-](?P<minor>\d{1,2}))?(?!\d)")
+# `claude-opus-4-5-20251101`, `claude-opus-4-20250514`, `claude-opus-4.6`, `claude-opus-latest`: a date is no version.
+_NAME: Final = re.compile(r"claude-(?P<family>[a-z]+)(?:-(?P<major>\d{1,2})(?:[.-](?P<minor>\d{1,2}))?(?!\d))?")
 # `claude-3-7-sonnet-20250219`, `claude-3-opus-latest`
 _OLD_NAME: Final = re.compile(r"claude-(?P<major>[23])(?:[.-](?P<minor>\d))?(?:-(?P<family>[a-z]+))?(?!\d)")
 
@@ -84,10 +84,13 @@ def generation_of(model: str) -> Generation:
     match = _NAME.search(name) or _OLD_NAME.search(name)
     if match is None:
         return _NEW if "claude" in name else _OTHER
+    known = _SINCE.get(match["family"])
+    if match["major"] is None:
+        return known[0][1] if known else _NEW
     version = int(match["major"]), int(match["minor"] or 0)
-    if match["family"] not in _SINCE:
+    if known is None:
         return _3 if version < (4, 0) else _NEW
-    for since, generation in _SINCE[match["family"]]:
+    for since, generation in known:
         if version >= since:
             return generation
     return _3

@@ -36,7 +36,7 @@ from quillgate_core.providers.anthropic_schema import constrained
 from quillgate_core.providers.anthropic_thinking import Thinking, thinking_of
 from quillgate_core.providers.anthropic_tools import forces_tool, tools_of
 
-_NATIVE: Final = ("cache_control", "context_management", "inference_geo")
+_NATIVE: Final = ("cache_control", "context_management")
 _MAX_USER_ID_CHARACTERS: Final = 256
 _JSON_ONLY: Final = "Answer with one valid JSON object and nothing else: no words before or after it, no code fence."
 _dumps = msgspec.json.Encoder().encode

@@ -60,14 +60,6 @@ class AnthropicStream:
         self._usage = Usage()
         self._stop_reason: str | None = None
         self._stop_details: StopDetails | None = None
-        self._handlers: Mapping[str, Callable[[Event, list[ChatCompletionChunk]], None]] = {
-            "content_block_delta": self._add,
-            "content_block_start": self._begin_block,
-            "content_block_stop": self._end_block,
-            "message_start": self._begin,
-            "message_delta": self._change,
-            "message_stop": self._end,
-        }
 
     def decode(self, data: bytes, chunks: list[ChatCompletionChunk]) -> bool:
         """Adds an event's chunks to the list, and tells whether it was the last; raises as Decode says."""
@@ -75,9 +67,9 @@ class AnthropicStream:
             event = decode_event(data)
         except (ValueError, RecursionError):
             raise JsonError("it is no event", code="invalid_value") from None
-        handler = self._handlers.get(event.type)
-        if handler is not None:
-            handler(event, chunks)
+        handle = _HANDLERS.get(event.type)
+        if handle is not None:
+            handle(self, event, chunks)
             return event.type == "message_stop"
         if event.type == "error":
             raise self._errors.for_value(load_json(data)) or self._errors.unavailable("failed")
@@ -207,3 +199,13 @@ class AnthropicStream:
 
 def _unreadable(missing: str) -> JsonError:
     return JsonError(f"it lacks {missing}", code="invalid_value")
+
+
+_HANDLERS: Final[Mapping[str, Callable[[AnthropicStream, Event, list[ChatCompletionChunk]], None]]] = {
+    "content_block_delta": AnthropicStream._add,
+    "content_block_start": AnthropicStream._begin_block,
+    "content_block_stop": AnthropicStream._end_block,
+    "message_start": AnthropicStream._begin,
+    "message_delta": AnthropicStream._change,
+    "message_stop": AnthropicStream._end,
+}

@@ -25,6 +25,8 @@ MIN_BUDGET_TOKENS: Final = 1_024
 MAX_BUDGET_TOKENS: Final = 32_000
 """What an effort is worth at most; more is Anthropic's advice for batches only. A budget in tokens may ask for more."""
 
+_MOST: Final = 80
+"""The share of `max_tokens` that a budget in tokens may have, in percent: the rest is for the answer."""
 _SHARES: Final = {"minimal": 10, "low": 20, "medium": 50, "high": 80, "xhigh": 95, "max": 95}
 """What an effort is worth where thinking has a budget, in percent of `max_tokens`: OpenRouter's shares."""
 _PLACE: Final = re.compile(r"at-(\d{1,9})-(\d{1,9})")
@@ -112,7 +114,7 @@ def _off(generation: Generation) -> Thinking:
 def _budget(asked_tokens: int, effort: str, max_tokens: int) -> int:
     """The tokens to think with, below `max_tokens` where there is room at all."""
     if asked_tokens:
-        return max(min(asked_tokens, max_tokens - 1), MIN_BUDGET_TOKENS)
+        return max(min(asked_tokens, max_tokens * _MOST // 100), MIN_BUDGET_TOKENS)
     share = max_tokens * _SHARES[effort or "medium"] // 100
     return max(min(share, MAX_BUDGET_TOKENS), MIN_BUDGET_TOKENS)
 
@@ -124,7 +126,7 @@ def _fitting(native: Block, max_tokens: int) -> Block:
         return native
     if max_tokens <= MIN_BUDGET_TOKENS:
         return {"type": "disabled"}
-    return {**native, "budget_tokens": max_tokens - 1}
+    return {**native, "budget_tokens": max(max_tokens * _MOST // 100, MIN_BUDGET_TOKENS)}
 
 
 def _thought_of(detail: Block) -> Thought | None:
