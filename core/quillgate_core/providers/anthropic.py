@@ -104,15 +104,15 @@ class Anthropic:
 
     async def list_models(self) -> Sequence[ListedModel]:
         """Returns every model that can be asked, page by page; raises as ModelLister says."""
-        models: list[ListedModel] = []
+        models: dict[str, ListedModel] = {}
         query: dict[str, Any] = {"limit": _PAGE_SIZE}
         for _ in range(MAX_PAGES):
             page = self._page(await self._calls.get(f"{self._models_url}?{urlencode(query)}"))
-            models += [_listed(info) for info in page.data if info.lifecycle != "retired"]
+            models |= {info.id: _listed(info) for info in page.data if info.lifecycle != "retired"}
             if not page.has_more or not page.last_id or page.last_id == query.get("after_id"):
                 break
             query["after_id"] = page.last_id
-        return models
+        return list(models.values())
 
     def _message(self, body: bytes) -> Message:
         """Decodes a whole answer; raises the error that it stands for."""

@@ -150,7 +150,7 @@ def _input(arguments: str) -> Any:
     """The arguments to the last digit, as they are if they are a JSON object."""
     if not arguments or arguments.isspace():
         return {}
-    data = arguments.encode("utf-8", errors="replace")
+    data = arguments.encode("utf-8")
     try:
         is_object = type(load_json(data)) is dict
     except JsonError:

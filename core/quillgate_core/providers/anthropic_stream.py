@@ -1,6 +1,7 @@
 """A stream of the Messages API as chunks of OpenAI's: one object follows one stream, event by event. Pure.
 
-    message_start           a chunk with the role, and the usage so far
+    message_start           the usage so far, and no more: an answer begins with its first words, so that an error
+                              before them, such as an overload, can still be answered by another provider
     content_block_start     the head of a call; text, thought or input that the block begins with
     content_block_delta     text, thought, or a piece of a call's arguments
     content_block_stop      a whole thought for `reasoning_details`; `{}` for a call that had no arguments
@@ -54,6 +55,7 @@ class AnthropicStream:
         self._errors = errors
         self._id = ""
         self._model = ""
+        self._has_begun = False
         self._blocks: dict[int, _Open] = {}
         self._calls = 0
         self._characters = 0
@@ -88,8 +90,7 @@ class AnthropicStream:
             raise _unreadable("a message")
         self._id, self._model = message.id, message.model
         self._note_end(message.stop_reason, message.stop_details)
-        self._chunk(chunks).role = "assistant"
-        self._note_usage(message.usage, chunks[-1])
+        self._note_usage(message.usage, chunks)
         for index, block in enumerate(message.content or ()):  # what is there already, which is seldom
             self._begin_block(Event("content_block_start", index, content_block=block), chunks)
             self._end_block(Event("content_block_stop", index), chunks)
@@ -144,9 +145,7 @@ class AnthropicStream:
     def _change(self, event: Event, chunks: list[ChatCompletionChunk]) -> None:
         if event.delta is not None:
             self._note_end(event.delta.stop_reason, event.delta.stop_details)
-        if event.usage is not None:
-            chunks.append(ChatCompletionChunk(id=self._id, model=self._model))
-            self._note_usage(event.usage, chunks[-1])
+        self._note_usage(event.usage, chunks)
 
     def _end(self, event: Event, chunks: list[ChatCompletionChunk]) -> None:
         if self._stop_reason is None:
@@ -164,6 +163,9 @@ class AnthropicStream:
         chunks.append(chunk)
         delta = chunk.choices.add(index=0).delta
         delta.SetInParent()
+        if not self._has_begun:
+            self._has_begun = True
+            delta.role = "assistant"
         return delta
 
     def _add_text(self, text: str | None, chunks: list[ChatCompletionChunk]) -> None:
@@ -188,13 +190,15 @@ class AnthropicStream:
         self._stop_reason = stop_reason or self._stop_reason
         self._stop_details = details or self._stop_details
 
-    def _note_usage(self, usage: Usage | None, chunk: ChatCompletionChunk) -> None:
+    def _note_usage(self, usage: Usage | None, chunks: list[ChatCompletionChunk]) -> None:
         """Counts are cumulative, and the last events have only some of them."""
         if usage is None:
             return
         known = {name: value for name, value in msgspec.structs.asdict(usage).items() if value is not None}
         self._usage = msgspec.structs.replace(self._usage, **known)
+        chunk = ChatCompletionChunk(id=self._id, model=self._model)
         chunk.usage.CopyFrom(usage_of(self._usage))
+        chunks.append(chunk)
 
 
 def _unreadable(missing: str) -> JsonError:

@@ -87,6 +87,16 @@ async def test_a_cut_before_the_last_event_has_usage_but_no_end(site: ProviderSi
     assert not any(choice.finish_reason for chunk in chunks for choice in chunk.choices)
 
 
+async def test_an_overload_before_the_first_word_begins_no_answer(site: ProviderSite) -> None:
+    """Anthropic tells the usage before it knows that it has no capacity; another provider can still answer."""
+    frames = VENDOR.frames(Content(words=["a"]))
+    site.upstream.script(sse_answer(frames[0], VENDOR.error_frame("overloaded")))
+    chunks: list[ChatCompletionChunk] = []
+    with pytest.raises(ProviderUnavailable):
+        await chunks_of(site, chunks)
+    assert [(len(chunk.choices), chunk.usage.prompt_tokens) for chunk in chunks] == [(0, 10)]
+
+
 async def test_an_end_without_a_reason_is_no_end(site: ProviderSite) -> None:
     """A last event that nobody gave a reason for makes none up."""
     site.upstream.script(sse_answer(frame({"type": "message_start", "message": {}}), frame({"type": "message_stop"})))
@@ -166,6 +176,8 @@ async def test_models_are_listed_page_by_page(site: ProviderSite) -> None:
     models = await provider(site).list_models()
     assert [model.model for model in models] == ["a", "b", "c"]
     assert [(request.method, request.path) for request in site.upstream.requests] == [("GET", "/v1/models")] * 2
+    queries = [request.query for request in site.upstream.requests]
+    assert queries == [{"limit": "1000"}, {"limit": "1000", "after_id": "b"}]
 
 
 async def test_what_the_list_tells_of_a_model_is_kept(site: ProviderSite) -> None:
@@ -193,11 +205,17 @@ async def test_a_list_may_say_little(site: ProviderSite) -> None:
 
 
 async def test_a_list_without_end_is_bounded(site: ProviderSite) -> None:
-    """A server that always has more is asked only so often, and one that repeats itself no more than twice."""
+    """A server that always has more is asked only so often."""
     site.upstream.script(*(page(f"m{number}", has_more=True) for number in range(MAX_PAGES + 5)))
     assert len(await provider(site).list_models()) == MAX_PAGES
-    other = len(site.upstream.requests)
-    assert other == MAX_PAGES
+    assert len(site.upstream.requests) == MAX_PAGES
+
+
+async def test_a_list_that_repeats_itself_is_given_up(site: ProviderSite) -> None:
+    """A server that does not know pages sends the first again and again."""
+    site.upstream.script(*(page("a", has_more=True) for _ in range(5)))
+    assert [model.model for model in await provider(site).list_models()] == ["a"]
+    assert len(site.upstream.requests) == 2
 
 
 async def test_a_list_that_cannot_be_read_is_a_failure(site: ProviderSite) -> None:

@@ -49,9 +49,11 @@ def chunks_of(*events: dict[str, Any]) -> list[ChatCompletionChunk]:
 
 
 def streamed(*events: dict[str, Any]) -> list[Any]:
-    """What the events after the first add, chunk by chunk."""
-    values = [provider_chat_chunk.to_value(chunk) for chunk in chunks_of(START, *events)][1:]
-    return [value["choices"][0]["delta"] for value in values if value.get("choices")]
+    """What the events after the first add, chunk by chunk; the first says the role, and only the first."""
+    values = [provider_chat_chunk.to_value(chunk) for chunk in chunks_of(START, *events)]
+    deltas = [value["choices"][0]["delta"] for value in values if value.get("choices")]
+    assert [delta.pop("role", "") for delta in deltas] == ["assistant", *[""] * (len(deltas) - 1)][: len(deltas)]
+    return deltas
 
 
 def began(block: dict[str, Any], index: int = 0) -> dict[str, Any]:
