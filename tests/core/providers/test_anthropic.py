@@ -139,6 +139,15 @@ async def test_a_body_that_is_no_answer_is_a_failure(site: ProviderSite, answer:
         await chunks_of(site)
 
 
+async def test_an_error_with_a_good_status_is_what_it_says(site: ProviderSite) -> None:
+    """Servers in between put an error into a good answer; what the caller can act on is passed on."""
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": "Too many images."}}
+    site.upstream.script(json_answer(200, error))
+    asked = provider(site)
+    with pytest.raises(ProviderRejected, match="Too many images"):
+        await asked.create_chat(asked.prepare_chat(REQUEST, model="m", stream=False, max_output_tokens=None))
+
+
 async def test_an_answer_that_speaks_of_errors_is_no_error(site: ProviderSite) -> None:
     """The word alone is no failure."""
     site.upstream.script(VENDOR.answer(Content(words=['{"error": "none"}'])))

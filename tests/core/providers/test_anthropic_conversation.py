@@ -76,6 +76,13 @@ def test_results_come_first_in_their_turn() -> None:
     ]
 
 
+def test_each_turn_has_its_own_results_first() -> None:
+    """The results of a second round of calls come first in their turn as well."""
+    first = [user("q"), calling(call("1"), call("2")), result("1"), result("2")]
+    made = turns(*first, calling(call("3"), call("4")), result("3"), user("and?"), result("4"))
+    assert [block.get("tool_use_id", block.get("text")) for block in made[-1][1]] == ["3", "4", "and?"]
+
+
 def test_text_stands_before_calls() -> None:
     """An assistant's text and its calls are one turn."""
     (_, (_, said)) = turns(user("q"), {**calling(call("1")), "content": "Let me look."})

@@ -148,6 +148,15 @@ def test_a_place_beyond_the_text_is_its_end() -> None:
     assert [block["type"] for block in said] == ["text", "tool_use", "thinking"]
 
 
+def test_splitting_a_text_leaves_no_blank() -> None:
+    """White space after a thought's place is no text of its own, which Anthropic would refuse."""
+    details = [{**DETAIL, "id": "at-1-0"}]
+    _, (_, said) = turns(
+        USER, {"role": "assistant", "content": "a\n\n", "tool_calls": [CALL], "reasoning_details": details}
+    )
+    assert [block["type"] for block in said] == ["text", "thinking", "tool_use"]
+
+
 TEXTS = st.text("ab é🦜\n", min_size=1, max_size=5).filter(str.strip)
 SIGNED = st.builds(
     lambda text, signature: {"type": "thinking", "thinking": text, "signature": signature},
