@@ -52,8 +52,14 @@ def body_of(request: ChatCompletionRequest, *, model: str, stream: bool, max_out
     max_tokens = asked if max_output_tokens is None else max_output_tokens
     conversation = conversation_of(request.messages)
     tools = tools_of(request, generation)
-    can_begin = not forces_tool(tools) and not conversation.is_within_unthought_loop
-    thinking = thinking_of(request, extra.get("thinking"), generation, max_tokens=max_tokens, can_begin=can_begin)
+    thinking = thinking_of(
+        request,
+        extra.get("thinking"),
+        generation,
+        max_tokens=max_tokens,
+        is_forced=forces_tool(tools),
+        is_unthought=conversation.is_within_unthought_loop,
+    )
     system = conversation.system + _format_text(request.response_format)
     return _dumps(
         {"model": model, "max_tokens": max_tokens}

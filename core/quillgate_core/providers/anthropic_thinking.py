@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ChatMessage
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.providers.anthropic_generation import ALL_EFFORTS, Generation
+from quillgate_core.providers.anthropic_generation import Generation
 from quillgate_core.providers.anthropic_parts import Block, members, raw_json
 
 FORMAT: Final = "anthropic-claude-v1"
@@ -29,6 +29,7 @@ _MOST: Final = 80
 """The share of `max_tokens` that a budget in tokens may have, in percent: the rest is for the answer."""
 _SHARES: Final = {"minimal": 10, "low": 20, "medium": 50, "high": 80, "xhigh": 95, "max": 95}
 """What an effort is worth where thinking has a budget, in percent of `max_tokens`: OpenRouter's shares."""
+_EFFORTS: Final = ("none", *_SHARES)
 _PLACE: Final = re.compile(r"at-(\d{1,9})-(\d{1,9})")
 
 
@@ -55,19 +56,26 @@ class Thought:
 
 
 def thinking_of(
-    request: ChatCompletionRequest, native: Any, generation: Generation, *, max_tokens: int, can_begin: bool
+    request: ChatCompletionRequest,
+    native: Any,
+    generation: Generation,
+    *,
+    max_tokens: int,
+    is_forced: bool,
+    is_unthought: bool,
 ) -> Thinking:
     """Returns how to think; without a wish, nothing is said and the model does as it does.
 
-    `native` is Anthropic's own `thinking`, which goes through. `can_begin` is false where a budget would be refused:
-    with a forced tool, or within a loop of tools that began without thoughts.
+    `native` is Anthropic's own `thinking`, which goes through. `is_forced` says that a tool must be called and
+    `is_unthought` that the last calls came without a thought: Anthropic refuses a budget with either, and what a model
+    of the generations between does with a forced tool is not told, so that the call wins.
     """
     if type(native) is dict:
         return Thinking(_fitting(native, max_tokens))
     asked = request.reasoning
     effort = request.reasoning_effort or asked.effort
-    if effort not in ALL_EFFORTS | {"", "none", "minimal"}:
-        message = f"Invalid value: '{effort[:64]}'. Supported values are: 'none', 'minimal' and {sorted(ALL_EFFORTS)}."
+    if effort and effort not in _EFFORTS:
+        message = f"Invalid value: '{effort[:64]}'. Supported values are: {', '.join(_EFFORTS)}."
         param = "reasoning_effort" if request.reasoning_effort else "reasoning.effort"
         raise InvalidRequest(message, param=param, code="invalid_value")
     if effort == "none" or (asked.HasField("enabled") and not asked.enabled):
@@ -77,11 +85,11 @@ def thinking_of(
     display = {"display": "omitted" if asked.exclude else "summarized"}
     if generation.thinking == "adaptive":
         level = generation.effort(effort) if effort else None
-        if not can_begin and generation.not_thinking == "absent":
+        if is_forced and generation.not_thinking == "absent":
             return Thinking(effort=level)
         return Thinking({"type": "adaptive", **display}, level)
     budget = _budget(asked.max_tokens, effort, max_tokens)
-    if not can_begin or budget >= max_tokens:
+    if is_forced or is_unthought or budget >= max_tokens:
         return Thinking()
     return Thinking({"type": "enabled", "budget_tokens": budget} | (display if asked.exclude else {}))
 
@@ -98,7 +106,7 @@ def thoughts_of(message: ChatMessage, path: str) -> list[Thought]:
     """
     if message.reasoning_details:
         details = raw_json(message.reasoning_details, f"{path}.reasoning_details")
-        return [thought for detail in _dicts(details) if (thought := _thought_of(detail)) is not None]
+        return [thought for entry in _dicts(details) if (thought := _thought_of(entry)) is not None]
     blocks = members(message.extra_json, path).get("thinking_blocks")
     return [Thought(block) for block in _dicts(blocks) if _is_whole(block)]
 
@@ -129,17 +137,17 @@ def _fitting(native: Block, max_tokens: int) -> Block:
     return {**native, "budget_tokens": max(max_tokens * _MOST // 100, MIN_BUDGET_TOKENS)}
 
 
-def _thought_of(detail: Block) -> Thought | None:
-    if detail.get("format") not in (None, FORMAT):
+def _thought_of(entry: Block) -> Thought | None:
+    if entry.get("format") not in (None, FORMAT):
         return None
-    if detail.get("type") == "reasoning.encrypted":
-        block = {"type": "redacted_thinking", "data": detail.get("data")}
+    if entry.get("type") == "reasoning.encrypted":
+        block = {"type": "redacted_thinking", "data": entry.get("data")}
     else:
-        text, signature = detail.get("text"), detail.get("signature")
+        text, signature = entry.get("text"), entry.get("signature")
         block = {"type": "thinking", "thinking": "" if text is None else text, "signature": signature}
     if not _is_whole(block):
         return None
-    place = _PLACE.fullmatch(str(detail.get("id")))
+    place = _PLACE.fullmatch(str(entry.get("id")))
     return Thought(block, int(place[1]), int(place[2])) if place else Thought(block)
 
 
