@@ -37,6 +37,9 @@ NATIVE_MODEL = "scripted/native"
 SPEECH_MODEL = "scripted/speech"
 """One that turns speech into text."""
 
+ANTHROPIC_MODEL = "scripted/claude"
+"""Served by a provider that speaks Anthropic's protocol."""
+
 _CATALOGUE = """
 [providers.scripted]
 base_url = "{base_url}"
@@ -44,6 +47,16 @@ base_url = "{base_url}"
 [providers.scripted-native]
 base_url = "{base_url}"
 native_endpoints = ["chat.completions", "completions"]
+
+[providers.scripted-anthropic]
+base_url = "{base_url}"
+protocol = "anthropic"
+
+[[models]]
+id = "scripted/claude"
+context_window = 200000
+max_output_tokens = 64000
+upstreams = [{{ provider = "scripted-anthropic", model = "claude-sonnet-4-5" }}]
 
 [[models]]
 id = "scripted/native"

@@ -6,6 +6,7 @@ model that was asked for, one finish_reason for each choice, usage only in the l
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 
@@ -48,6 +49,7 @@ class ChatTally:
         self._fallback_id = fallback_id
         self._created = created
         self._reported: CompletionUsage | None = None
+        self._reported_bytes = 0
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._output_bytes = 0
@@ -62,6 +64,7 @@ class ChatTally:
         if chunk.HasField("usage"):
             if is_usage(chunk.usage):
                 self._reported = _copy(chunk.usage)
+                self._reported_bytes = self._output_bytes + sum(choice.delta.ByteSize() for choice in chunk.choices)
             chunk.ClearField("usage")
         for position in reversed(range(len(chunk.choices))):
             if self._is_repeated_end(chunk.choices[position]):
@@ -96,6 +99,8 @@ class ChatTally:
         if index not in self._begun:
             self._begun.add(index)
             delta.role = delta.role or "assistant"
+        else:
+            delta.ClearField("role")  # clients that join the pieces of a delta would join the roles too
         delta.SetInParent()
         if choice.finish_reason and index not in self._finished:
             self._finished.add(index)
@@ -112,9 +117,11 @@ class ChatTally:
 
     def usage(self) -> tuple[Usage, UsageSource]:
         """Returns what the request used so far: the provider's last word, or an estimate."""
-        if self._reported is not None:
+        if self._reported is None:
+            return estimate(self._prompt_bytes, self._output_bytes), "estimate"
+        if self._begun == self._finished:
             return usage_of(self._reported), "provider"
-        return estimate(self._prompt_bytes, self._output_bytes), "estimate"
+        return grown(usage_of(self._reported), self._output_bytes - self._reported_bytes)
 
     def last(self) -> list[ChatCompletionChunk]:
         """Returns the chunk that carries the usage, when the client asked for it."""
@@ -170,6 +177,16 @@ def usage_of(usage: CompletionUsage) -> Usage:
 def estimate(prompt_bytes: int, output_bytes: int) -> Usage:
     """Returns a usage guessed from sizes, rounded up."""
     return Usage(-(-prompt_bytes // BYTES_PER_TOKEN), 0, -(-output_bytes // BYTES_PER_TOKEN))
+
+
+def grown(usage: Usage, later_bytes: int) -> tuple[Usage, UsageSource]:
+    """Returns the usage of an answer that was cut, told before so many bytes of output, and whether it is estimated.
+
+    Providers that tell the prompt's tokens at the beginning would otherwise be asked for answers at no cost.
+    """
+    if later_bytes <= 0:
+        return usage, "provider"
+    return replace(usage, completion_tokens=usage.completion_tokens + -(-later_bytes // BYTES_PER_TOKEN)), "estimate"
 
 
 def reported(usage: Usage) -> CompletionUsage:

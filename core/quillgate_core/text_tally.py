@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from quillgate.v1.chat_completion_pb2 import CompletionUsage
 from quillgate.v1.text_completion_pb2 import TextChoice, TextCompletion, TextCompletionRequest
-from quillgate_core.chat_tally import clean_extra, estimate, is_usage, reported, usage_of
+from quillgate_core.chat_tally import clean_extra, estimate, grown, is_usage, reported, usage_of
 from quillgate_core.counting import Usage
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
@@ -38,16 +38,19 @@ class _CallState:
     is_begun: bool = False
     output_bytes: int = 0
     usage: CompletionUsage | None = None
+    usage_bytes: int = 0  # of output, when the usage was told
     begun: set[int] = field(default_factory=set)
     finished: set[int] = field(default_factory=set)
 
     def is_whole(self) -> bool:
         return bool(self.begun) and self.begun == self.finished
 
-    def used(self) -> Usage:
-        if self.usage is not None:
-            return usage_of(self.usage)
-        return estimate(self.call.prompt_bytes, self.output_bytes)
+    def used(self) -> tuple[Usage, UsageSource]:
+        if self.usage is None:
+            return estimate(self.call.prompt_bytes, self.output_bytes), "estimate"
+        if self.is_whole():
+            return usage_of(self.usage), "provider"
+        return grown(usage_of(self.usage), self.output_bytes - self.usage_bytes)
 
 
 class TextTally:
@@ -93,15 +96,14 @@ class TextTally:
 
     def usage(self) -> tuple[Usage, UsageSource]:
         """Returns what was used so far; an estimate as soon as one call is estimated."""
-        states = [state for state in self._calls if state.is_begun]
-        used = [state.used() for state in states]
+        used = [state.used() for state in self._calls if state.is_begun]
         total = Usage(
-            sum(usage.prompt_tokens for usage in used),
-            sum(usage.cached_tokens for usage in used),
-            sum(usage.completion_tokens for usage in used),
-            cache_write_tokens=sum(usage.cache_write_tokens for usage in used),
+            sum(usage.prompt_tokens for usage, _ in used),
+            sum(usage.cached_tokens for usage, _ in used),
+            sum(usage.completion_tokens for usage, _ in used),
+            cache_write_tokens=sum(usage.cache_write_tokens for usage, _ in used),
         )
-        return total, "provider" if all(state.usage is not None for state in states) else "estimate"
+        return total, "provider" if all(source == "provider" for _, source in used) else "estimate"
 
     def last(self) -> list[TextCompletion]:
         """Returns the piece that carries the usage, when the client asked for it."""
@@ -156,6 +158,7 @@ class TextTally:
             if is_usage(piece.usage):
                 state.usage = CompletionUsage()
                 state.usage.CopyFrom(piece.usage)
+                state.usage_bytes = state.output_bytes + sum(len(choice.text.encode()) for choice in piece.choices)
             piece.ClearField("usage")
 
 

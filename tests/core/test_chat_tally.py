@@ -118,6 +118,21 @@ def test_insane_usage_is_not_believed(usage: dict[str, Any]) -> None:
     assert tally.usage() == (REPORTED, "provider")
 
 
+def test_early_usage_grows_with_what_comes_after_it() -> None:
+    """A provider that tells the prompt's tokens first and is cut is charged for what it has said since, and says so."""
+    tally = _tally()
+    tally.take([chunk("", usage={**USAGE, "completion_tokens": 1})])
+    assert tally.usage() == (Usage(10, 0, 1), "provider")
+    tally.take([chunk("x" * 400)])
+    used, source = tally.usage()
+    assert (used.prompt_tokens, source) == (10, "estimate")
+    assert 101 <= used.completion_tokens <= 110
+    tally.take([usage_chunk()])
+    assert tally.usage() == (REPORTED, "provider")
+    tally.take([chunk("x" * 400), chunk(finish="stop")])
+    assert tally.usage() == (REPORTED, "provider")
+
+
 def test_missing_usage_is_estimated_from_sizes() -> None:
     """The estimate grows with the prompt and with what was sent, and a client that asked gets it."""
     tally = _tally(include_usage=True)

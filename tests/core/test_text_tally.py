@@ -126,6 +126,15 @@ def test_usage_of_one_call_is_the_providers() -> None:
     assert text_completion.to_value(tally.last()[0])["usage"] == {**USAGE, "cost": 0.5}
 
 
+def test_early_usage_grows_with_what_comes_after_it() -> None:
+    """A usage that was told before the texts of an answer that was cut does not hide them."""
+    tally = _tally()
+    _take(tally, piece("", usage={**USAGE, "completion_tokens": 1}), piece("x" * 400))
+    assert tally.usage() == (Usage(10, 0, 101), "estimate")
+    _take(tally, piece("", finish="stop"))
+    assert tally.usage() == (Usage(10, 0, 1), "provider")
+
+
 def test_no_usage_piece_unless_asked_for() -> None:
     """A client that did not ask sees none."""
     assert _tally().last() == []

@@ -62,6 +62,7 @@ class RecordedRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    query: Mapping[str, str] = field(default_factory=dict)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the client went away before its answer was complete."""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,7 +136,9 @@ class ScriptedUpstream:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
             self._transports.add(request.transport)
-        recorded = RecordedRequest(request.method, request.path, request.headers.copy(), await request.read())
+        recorded = RecordedRequest(
+            request.method, request.path, request.headers.copy(), await request.read(), dict(request.query)
+        )
         async with self._arrival:
             self.requests.append(recorded)
             self._arrival.notify_all()

@@ -6,11 +6,9 @@ few members that routing and metering decide. It must not log: everything here i
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 import msgspec
-from yarl import URL
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
@@ -24,46 +22,46 @@ from quillgate_codec import (
     provider_text_completion,
     text_completion_request,
 )
-from quillgate_core.errors import InvalidRequest, QuillgateError
+from quillgate_core.errors import InvalidRequest
+from quillgate_core.providers.addresses import addresses, sent_headers
+from quillgate_core.providers.call_pieces import CallPieces
+from quillgate_core.providers.dialect_answer import clean_value
+from quillgate_core.providers.dialect_request import translate
+from quillgate_core.providers.dialects import DIALECTS, UNKNOWN, Dialect
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
+from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
+from quillgate_core.providers.provider_http import ProviderHttp
 from quillgate_core.providers.provider_limits import ProviderLimits
-from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
-from quillgate_core.upstream import Capability, PreparedChat, PreparedResponse, PreparedText, Traits
+from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText, Traits
 
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _DONE: Final = b"[DONE]"
 _CHOICES: Final = "choices"
-_LIMIT_MEMBERS: Final = ("max_tokens", "max_completion_tokens")
-_TRAITS: Final = Traits(
-    cached_tokens="inside",
-    cancel_stops_bill=True,
-    supports=frozenset(get_args(Capability)) - {"completions", "responses", "transcriptions"},
-)
 _dumps = msgspec.json.Encoder().encode
+
+
+class _ModelOnly(msgspec.Struct):
+    """The only member of a request that an address may need."""
+
+    model: str
+
+
+_decode_model = msgspec.json.Decoder(_ModelOnly).decode
 
 PieceT = TypeVar("PieceT")
 _Read = Callable[[Any], PieceT]
 """Makes a message of a decoded JSON object."""
 
 
-@dataclass(slots=True)
-class _Batch(Generic[PieceT]):
-    """What one read of a stream held: chunks, then perhaps the end, good (`[DONE]`) or bad."""
-
-    chunks: list[PieceT]
-    done: bool = False
-    failure: QuillgateError | None = None
-
-
 class OpenAICompatible:
     """A ChatProvider, TextProvider and ResponseProvider over HTTP with server-sent events.
 
     `base_url` is what paths such as `/chat/completions` are appended to, such as `https://openrouter.ai/api/v1`; it
-    must not hold credentials. `extra_headers` are sent with every request and win over ours.
+    must not hold credentials. `extra_headers` are sent with every request and win over ours. `dialect` says what is
+    particular to the vendor; by default it is the one of the vendor with that name. `byok` as ProviderErrors has it.
     """
 
     def __init__(
@@ -76,22 +74,21 @@ class OpenAICompatible:
         is_trusted: bool = True,
         limits: ProviderLimits = _DEFAULT_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
+        dialect: Dialect | None = None,
+        byok: bool = False,
     ) -> None:
         self._name = name
-        base_url = _checked_base_url(base_url)
-        self._chat_url = base_url + "/chat/completions"
-        self._text_url = base_url + "/completions"
-        self._responses_url = base_url + "/responses"
-        self._limits = limits
-        self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
-        self._errors = ProviderErrors(name, api_key)
-        headers = _headers(api_key, extra_headers or {})
-        self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        self._dialect = dialect or DIALECTS.get(name, UNKNOWN)
+        self._addresses = addresses(self._dialect, base_url, extra_headers or {})
+        self._errors = ProviderErrors(name, api_key, byok=byok)
+        headers = sent_headers(self._dialect, api_key, extra_headers or {})
+        http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        self._calls = ProviderCalls(http, self._errors, limits)
 
     @property
     def traits(self) -> Traits:
         """What is particular to it."""
-        return _TRAITS
+        return self._dialect.traits
 
     @property
     def name(self) -> str:
@@ -101,24 +98,36 @@ class OpenAICompatible:
     def prepare_chat(
         self, request: ChatCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
     ) -> PreparedChat:
-        """Writes the request as JSON for the upstream model; raises InvalidRequest when raw members are not JSON."""
+        """Writes the request as JSON for the upstream model, in the vendor's dialect.
+
+        Raises InvalidRequest when raw members are not JSON, or ask for what the vendor can never serve.
+        """
         try:
             value = chat_request.to_value(request)
         except JsonError as error:
             raise InvalidRequest(str(error), param=error.path, code=error.code) from None
         _decide_members(value, model=model, stream=stream)
-        if max_output_tokens is not None:
-            for member in self._present_limits(value):
-                value[member] = max_output_tokens
+        translate(value, self._dialect, self._addresses, provider=self._name, max_output_tokens=max_output_tokens)
         return PreparedChat(body=_dumps(value), stream=stream)
 
     async def create_chat(self, prepared: PreparedChat) -> ChatCompletion:
         """Sends the request and returns the whole answer; raises as ChatProvider says."""
-        return provider_chat_answer.from_value(await self._create(self._chat_url, prepared.body))
+        value = await self._create("/chat/completions", prepared.body)
+        return provider_chat_answer.from_value(clean_value(value, self._errors))
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        pieces = self._stream(self._chat_url, prepared.body, read=provider_chat_chunk.from_value, whole=_as_chunk)
+        calls = CallPieces()
+
+        def read(value: dict[str, Any]) -> ChatCompletionChunk:
+            clean_value(value, self._errors)
+            calls.number(value)
+            return provider_chat_chunk.from_value(value)
+
+        def whole(value: dict[str, Any]) -> ChatCompletionChunk:
+            return _as_chunk(clean_value(value, self._errors))
+
+        pieces = self._stream("/chat/completions", prepared.body, read=read, whole=whole)
         async with aclosing(pieces):
             async for chunks in pieces:
                 yield chunks
@@ -134,16 +143,18 @@ class OpenAICompatible:
         _decide_members(value, model=model, stream=stream)
         if max_output_tokens is not None:
             value["max_tokens"] = max_output_tokens
+        if not (self._dialect.takes_stream_options and self._addresses.takes_stream_options):
+            value.pop("stream_options", None)
         return PreparedText(body=_dumps(value), stream=stream)
 
     async def create_text(self, prepared: PreparedText) -> TextCompletion:
         """Sends the request and returns the whole answer; raises as TextProvider says."""
-        return provider_text_completion.from_value(await self._create(self._text_url, prepared.body))
+        return self._text_completion(await self._create("/completions", prepared.body))
 
     async def stream_text(self, prepared: PreparedText) -> AsyncGenerator[list[TextCompletion], None]:
         """Sends the request and yields the pieces of each read together; raises as TextProvider says."""
-        read = provider_text_completion.from_value
-        pieces = self._stream(self._text_url, prepared.body, read=read, whole=read)
+        read = self._text_completion
+        pieces = self._stream("/completions", prepared.body, read=read, whole=read)
         async with aclosing(pieces):
             async for together in pieces:
                 yield together
@@ -162,13 +173,13 @@ class OpenAICompatible:
 
     async def create_response(self, prepared: PreparedResponse) -> Response:
         """Sends the request and returns the whole answer; raises as ResponseProvider says."""
-        value = await self._create(self._responses_url, prepared.body, list_member="output")
+        value = await self._create("/responses", prepared.body, list_member="output")
         return whole_response(value, self._errors)
 
     async def stream_response(self, prepared: PreparedResponse) -> AsyncGenerator[list[ResponseEvent], None]:
         """Sends the request and yields the events of each read together; raises as ResponseProvider says."""
         pieces = self._stream(
-            self._responses_url,
+            "/responses",
             prepared.body,
             read=lambda value: event_of(value, self._errors),
             whole=lambda value: as_event(whole_response(value, self._errors)),
@@ -178,56 +189,34 @@ class OpenAICompatible:
             async for events in pieces:
                 yield events
 
-    async def _create(self, url: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
-        response = await self._open(url, body)
-        try:
-            return self._answer_value(await response.read_all(), list_member)
-        finally:
-            response.close()
+    def _url(self, path: str, body: bytes) -> str:
+        """Returns where a body goes: with dated versions of Azure's API the address names the model."""
+        model = _decode_model(body).model if self._addresses.api_version else ""
+        return self._addresses.of(path, model)
 
-    async def _stream(
-        self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
+    def _text_completion(self, value: dict[str, Any]) -> TextCompletion:
+        return provider_text_completion.from_value(clean_value(value, self._errors))
+
+    async def _create(self, path: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
+        return self._answer_value(await self._calls.post(self._url(path, body), body), list_member)
+
+    def _stream(
+        self, path: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
-        response = await self._open(url, body)
-        done = False
-        try:
-            if response.content_type.startswith("application/json"):
-                yield [whole(self._answer_value(await response.read_all(), list_member))]
-                return
-            if response.content_type.startswith("text/html"):
-                raise self._errors.unavailable("answered with a web page")
-            parser = SseParser(self._limits.sse_line_bytes, self._limits.sse_event_bytes)
-            while not done:
-                data = await response.read_some()
-                batch = self._read_batch(parser, data, read)
-                if batch.chunks:
-                    yield batch.chunks
-                if batch.failure is not None:
-                    raise batch.failure
-                done = batch.done
-                if not data:
-                    return
-        finally:
-            if done:
-                self._http.finish(response)
-            else:
-                response.close()
 
-    async def _open(self, url: str, body: bytes) -> ProviderResponse:
-        """Returns a response with a good status; raises for every other one."""
-        response = await self._http.post(url, body)
-        if 200 <= response.status < 300:
-            return response
-        try:
-            raise self._errors.for_status(
-                response.status,
-                await response.read_refusal(),
-                content_type=response.content_type,
-                retry_after=response.retry_after,
-            )
-        finally:
-            response.close()
+        def decode(data: bytes, pieces: list[PieceT]) -> bool:
+            if data.startswith(_DONE):
+                return True
+            pieces.append(read(self._object(data)))
+            return False
+
+        return self._calls.stream(
+            self._url(path, body),
+            body,
+            decode=decode,
+            whole=lambda answer: [whole(self._answer_value(answer, list_member))],
+        )
 
     def _answer_value(self, body: bytes, list_member: str) -> dict[str, Any]:
         """Decodes a whole answer, whose `list_member` is what makes it one; raises when it is none."""
@@ -257,37 +246,6 @@ class OpenAICompatible:
             value.pop("error", None)
         return value
 
-    def _read_batch(self, parser: SseParser, data: bytes, read: _Read[PieceT]) -> _Batch[PieceT]:
-        """Decodes what one read completes; no data is the end of the stream."""
-        try:
-            events = parser.feed(data) if data else parser.close()
-        except SseLimitError as error:
-            batch = self._decode(error.events, read)
-            if not batch.done:
-                batch.failure = batch.failure or self._errors.unavailable("sent more at once than this gateway reads")
-            return batch
-        return self._decode(events, read)
-
-    def _decode(self, events: list[bytes], read: _Read[PieceT]) -> _Batch[PieceT]:
-        batch: _Batch[PieceT] = _Batch([])
-        for data in events:
-            if data.startswith(_DONE):
-                batch.done = True
-                break
-            try:
-                batch.chunks.append(read(self._object(data)))
-            except JsonError:
-                batch.failure = self._errors.unavailable("sent a chunk that cannot be read")
-                break
-            except QuillgateError as error:
-                batch.failure = error
-                break
-        return batch
-
-    def _present_limits(self, value: dict[str, Any]) -> list[str]:
-        """The members that limit the output in this request, or the one that this provider knows for sure."""
-        return [member for member in _LIMIT_MEMBERS if value.get(member) is not None] or [self._limit_member]
-
 
 def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
     """Sets what routing and metering decide: the upstream's model, the form of the answer, usage in every stream."""
@@ -297,25 +255,6 @@ def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
     options = value.pop("stream_options", None) or {}
     if stream:
         value["stream_options"] = {**options, "include_usage": True}
-
-
-def _checked_base_url(base_url: str) -> str:
-    url = URL(base_url)
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
-        raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
-    return base_url.rstrip("/")
-
-
-def _headers(api_key: Secret | None, extra_headers: Mapping[str, str]) -> dict[str, str]:
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",  # compression would hold chunks back
-        "content-type": "application/json",
-        "user-agent": "quillgate",
-    }
-    if api_key is not None:
-        headers["authorization"] = f"Bearer {api_key.reveal()}"
-    return headers | {header.lower(): value for header, value in extra_headers.items()}
 
 
 def _as_chunk(answer: dict[str, Any]) -> ChatCompletionChunk:
