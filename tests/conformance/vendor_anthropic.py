@@ -103,8 +103,11 @@ class AnthropicVendor:
             (plain, Usage(25, 0, 15)),
             ({**plain, **none, "service_tier": "standard"}, Usage(25, 0, 15)),
             ({**plain, **read}, Usage(100_025, 100_000, 15)),
-            ({**plain, **both}, Usage(2_073, 1_800, 15)),
-            ({**plain, "cache_creation_input_tokens": 188_086, "cache_read_input_tokens": 0}, Usage(188_111, 0, 15)),
+            ({**plain, **both}, Usage(2_073, 1_800, 15, cache_write_tokens=248)),
+            (
+                {**plain, "cache_creation_input_tokens": 188_086, "cache_read_input_tokens": 0},
+                Usage(188_111, 0, 15, cache_write_tokens=188_086),
+            ),
             ({**plain, **unknown}, Usage(25, 0, 15)),
             ({**plain, **none, **thoughts, "inference_geo": "global"}, Usage(25, 0, 373)),
         ]

@@ -9,7 +9,7 @@ or our account with it (401, 402, 403, its quota, its key) gets our words. Serve
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -35,8 +35,6 @@ _ACCOUNT_WORDS: Final = frozenset(
     | {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
     | {"billing_error"}
 )
-_ACCOUNT_PHRASES: Final = ("api key", "credit balance", "api usage limits")
-"""What is said of a key, a balance or a spending limit under a type that blames the request."""
 _RATE_WORDS: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "ratelimiterror", "resource_exhausted"})
 _CALLER_WORDS: Final = frozenset(
     {"invalid_request_error", "context_length_exceeded", "string_above_max_length", "invalid_prompt", "badrequesterror"}
@@ -45,6 +43,10 @@ _CALLER_WORDS: Final = frozenset(
 )
 _SIZE_STATUSES: Final = frozenset({400, 413, 422})
 _MODEL_STATUSES: Final = frozenset({400, 404, 422})
+_ACCOUNT_TEXT: Final = re.compile(
+    r"api key|insufficient (balance|credit|fund|quota)|credit balance|usage limits|exceeded your current quota",
+    re.IGNORECASE,
+)
 _TIMEOUT_WORDS: Final = frozenset({"timeout", "timeout_error", "request_timeout", "deadline_exceeded"})
 _CONTEXT_WORDS: Final = re.compile(
     r"context.{0,20}(length|window|limit|size)|prompt is too long|input is too long|too many (input |prompt )?tokens"
@@ -52,8 +54,8 @@ _CONTEXT_WORDS: Final = re.compile(
     re.IGNORECASE,
 )
 _MODEL_WORDS: Final = re.compile(
-    r"model.{0,200}(not found|does not exist|not supported|not a valid|unavailable)"
-    r"|(invalid|unknown|unsupported|no such) model|not a valid model|no endpoints found|^model: ",
+    r"(model|deployment).{0,200}(not found|not exist|not a valid)"
+    r"|(invalid|unknown|unsupported|no such) model\b|^model: |no endpoints found",
     re.IGNORECASE,
 )
 
@@ -66,6 +68,8 @@ class ErrorReport:
     kind: str = ""
     code: str = ""
     param: str = ""
+    status: str = ""
+    """The code of an error that wraps the one told here."""
 
 
 class ProviderErrors:
@@ -174,7 +178,8 @@ def _report_of(value: Any) -> ErrorReport:
     report = ErrorReport(
         message, _text(error.get("type") or error.get("status")), _text(error.get("code")), _text(error.get("param"))
     )
-    return _inner_report(error.get("metadata")) or report
+    inner = _inner_report(error.get("metadata"))
+    return report if inner is None else replace(inner, status=report.code)
 
 
 def _inner_report(metadata: Any) -> ErrorReport | None:
@@ -228,15 +233,15 @@ def _code_of(status: int, report: ErrorReport) -> str:
 
 
 def _is_about_account(report: ErrorReport) -> bool:
-    """Some providers answer a bad key with 400, and a spent budget with 429, which no caller can help."""
-    said = report.message.lower()
-    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or any(phrase in said for phrase in _ACCOUNT_PHRASES)
+    """Some providers answer a bad key or a spent budget with 400 or 429, which no caller can help."""
+    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or bool(_ACCOUNT_TEXT.search(report.message))
 
 
 def _status_of(report: ErrorReport) -> int:
     """The HTTP status that an error without one would have had; 0 when it blames nobody."""
-    if report.code.isascii() and report.code.isdigit() and len(report.code) == 3:
-        return int(report.code)
+    for code in (report.status, report.code):
+        if code.isascii() and code.isdigit() and len(code) == 3:
+            return int(code)
     words = _words(report)
     if not _RATE_WORDS.isdisjoint(words):
         return 429

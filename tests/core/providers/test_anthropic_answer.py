@@ -272,9 +272,9 @@ def test_usage_replaces_what_was_told_before() -> None:
     changes = [{"input_tokens": 61, "output_tokens": 2}, {"output_tokens": 9, "cache_read_input_tokens": None}]
     chunks = chunks_of(start, *({"type": "message_delta", "delta": {}, "usage": usage} for usage in changes))
     assert [metered(chunk.usage) for chunk in chunks] == [
-        Usage(1_053, 1_000, 1),
-        Usage(1_071, 1_000, 2),
-        Usage(1_071, 1_000, 9),
+        Usage(1_053, 1_000, 1, cache_write_tokens=10),
+        Usage(1_071, 1_000, 2, cache_write_tokens=10),
+        Usage(1_071, 1_000, 9, cache_write_tokens=10),
     ]
     assert chunks[-1].usage.prompt_tokens_details.cache_write_tokens == 10
     assert chunks[-1].usage.total_tokens == 1_080
