@@ -44,7 +44,7 @@ _CALLER_WORDS: Final = frozenset(
 _SIZE_STATUSES: Final = frozenset({400, 413, 422})
 _MODEL_STATUSES: Final = frozenset({400, 404, 422})
 _ACCOUNT_TEXT: Final = re.compile(
-    r"api key|insufficient (balance|credit|fund|quota)|credit balance|usage limits|exceeded your current quota",
+    r"api key|insufficient (balance|credit|fund|quota)|credit balance|usage limits",
     re.IGNORECASE,
 )
 _TIMEOUT_WORDS: Final = frozenset({"timeout", "timeout_error", "request_timeout", "deadline_exceeded"})
