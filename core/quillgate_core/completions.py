@@ -6,12 +6,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from quillgate_core.catalogue import Catalogue
+from quillgate_core.catalogue import Models
 from quillgate_core.chat_rules import check_chat, check_endpoint
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
 from quillgate_core.holds import chat_hold
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
 from quillgate_core.metering import Metering
+from quillgate_core.model_access import usable_model
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.routing import attempts
@@ -37,7 +38,7 @@ class Completions:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: Models,
         providers: Mapping[str, ChatProvider],
         metering: Metering,
         *,
@@ -86,8 +87,7 @@ class Completions:
         """Checks, chooses, translates, and reserves last: until then a refusal costs nothing."""
         principal.require(INFERENCE)
         check_chat(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
+        model = usable_model(self._catalogue, principal, request.model)
         if endpoint == ENDPOINT:
             check_endpoint(model)
         upstream = attempts(model)[0]

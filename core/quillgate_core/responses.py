@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
-from quillgate_core.catalogue import Catalogue, Model
+from quillgate_core.catalogue import Model, Models
 from quillgate_core.chat_rules import check_chat
 from quillgate_core.errors import QuillgateError, ResponseNotFound
 from quillgate_core.holds import chat_hold
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
 from quillgate_core.metering import Metering
+from quillgate_core.model_access import usable_model
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.response_answer import opened
@@ -86,7 +87,7 @@ class Responses:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: Models,
         providers: Mapping[str, ChatProvider],
         metering: Metering,
         store: ResponseStore,
@@ -136,8 +137,7 @@ class Responses:
         """Checks, finds the history, chooses, translates, and reserves last: until then a refusal costs nothing."""
         principal.require(INFERENCE)
         check_response(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
+        model = usable_model(self._catalogue, principal, request.model)
         check_endpoint(model)
         conversation = await self._conversation(principal, request)
         keeps = await self._keeps(principal, request)

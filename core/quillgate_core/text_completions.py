@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
-from quillgate_core.catalogue import Catalogue, ModelUpstream
+from quillgate_core.catalogue import Models, ModelUpstream
 from quillgate_core.holds import text_hold
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
 from quillgate_core.metering import Metering
+from quillgate_core.model_access import usable_model
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.routing import attempts
@@ -34,7 +35,7 @@ class TextCompletions:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: Models,
         providers: Mapping[str, ChatProvider],
         metering: Metering,
         *,
@@ -92,8 +93,7 @@ class TextCompletions:
         """Checks, chooses, translates, and reserves last: until then a refusal costs nothing."""
         principal.require(INFERENCE)
         check_text(request)
-        principal.require_model(request.model)
-        model = self._catalogue.get(request.model)
+        model = usable_model(self._catalogue, principal, request.model)
         check_endpoint(model)
         route = self._route(attempts(model, preferred=self._text_providers)[0], request)
         hold = text_hold(request, model, prompts=route.prompts, prompt_tokens=route.prompt_tokens(model))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent, TranscriptionOptions
-from quillgate_core.catalogue import Catalogue, Model
+from quillgate_core.catalogue import Model, Models
 from quillgate_core.metered import SETTLE_WAIT_S, Batch, Metered
 from quillgate_core.metering import Metering
+from quillgate_core.model_access import usable_model
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt, Reservation
 from quillgate_core.routing import attempts
@@ -55,7 +56,7 @@ class Transcriptions:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: Models,
         providers: Mapping[str, TranscriptionProvider],
         metering: Metering,
         *,
@@ -128,8 +129,7 @@ class Transcriptions:
     def _check(self, principal: Principal, options: TranscriptionOptions, *, stream: bool) -> Model:
         principal.require(INFERENCE)
         check_options(options, stream=stream)
-        principal.require_model(options.model)
-        model = self._catalogue.get(options.model)
+        model = usable_model(self._catalogue, principal, options.model)
         check_model(model)
         return model
 

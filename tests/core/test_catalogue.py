@@ -24,7 +24,7 @@ def test_model_is_served_by_the_providers_that_are_on() -> None:
     catalogue = Catalogue([_model("a", "off", "second", "first")], providers=["first", "second"])
     model = catalogue.get("a")
     assert [upstream.provider for upstream in model.upstreams] == ["second", "first"]
-    assert attempts(model) == (ModelUpstream("second", "second-name"),)
+    assert attempts(model) == (ModelUpstream("second", "second-name", priority=1),)
 
 
 @pytest.mark.parametrize("model_id", ["off", "unknown", "", "A"])
