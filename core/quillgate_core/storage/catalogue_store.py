@@ -23,6 +23,8 @@ _logger = logging.getLogger(__name__)
 _NAME = "catalogue"
 _REVISION = select(shared_revisions.c.revision).where(shared_revisions.c.name == _NAME)
 
+_ALIASES = select(model_aliases.c.alias, model_aliases.c.model_id)
+
 _CLAIM = text("""
 INSERT INTO discoveries AS d (provider, attempt_time) VALUES (:provider, clock_timestamp())
 ON CONFLICT (provider) DO UPDATE SET attempt_time = clock_timestamp()
@@ -49,9 +51,7 @@ class PostgresCatalogueStore:
             return CatalogueState(
                 revision=int(connection.execute(_REVISION).scalar_one()),
                 disabled=frozenset(connection.execute(select(model_switches.c.model_id)).scalars()),
-                aliases=dict(
-                    connection.execute(select(model_aliases.c.alias, model_aliases.c.model_id)).tuples().all()
-                ),
+                aliases={row.alias: row.model_id for row in connection.execute(_ALIASES)},
                 discovered=_discovered(connection),
             )
 
