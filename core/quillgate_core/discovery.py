@@ -76,13 +76,16 @@ class Discovery:
 
     async def sync_due(self, period_s: float) -> None:
         """Reads each list that no core has read within the period; a failure waits for the next one."""
-        for provider in self._listers:
-            if await self._blocking(partial(self._store.claim_discovery, provider, period_s)):
-                differences, failure = await self._sync(provider, dry_run=False)
-                if failure:
-                    log.warning("the models of %s were not read: %s", provider, failure)
-                for difference in differences:
-                    log.info("%s %s: %s %s", provider, difference.model_id, difference.change, difference.detail)
+        due = [name for name in self._listers if await self._blocking(partial(self._claim, name, period_s))]
+        if not due:
+            return
+        sync = await self._sync(due, dry_run=False)
+        for failure in sync.failures:
+            log.warning("models were not read: %s", failure)
+        for difference in sync.differences:
+            log.debug("%s %s: %s", difference.model_id, difference.change, difference.detail)
+        changed = sum(difference.change in ("added", "changed") for difference in sync.differences)
+        log.info("the lists of %s changed %d models", ", ".join(due), changed)
 
     async def sync(self, principal: Principal, providers: Sequence[str] = (), *, dry_run: bool = False) -> Sync:
         """Reads the lists now, of all providers or some; raises ScopeMissing, InvalidRequest or Overloaded."""
@@ -91,39 +94,49 @@ class Discovery:
             if provider not in self._live.basis.providers:
                 message = f"There is no provider named '{provider[:64]}'."
                 raise InvalidRequest(message, param=f"providers[{index}]", code="invalid_value")
+        return await self._sync(tuple(dict.fromkeys(providers)) or tuple(self._listers), dry_run=dry_run)
+
+    async def _sync(self, providers: Sequence[str], *, dry_run: bool) -> Sync:
+        """Asks all of them at once; what they say is compared and kept one after the other."""
+        lists = await asyncio.gather(*map(self._read, providers))
         await self._blocking(self._live.refresh)
         differences: list[Difference] = []
         failures: list[str] = []
-        for provider in dict.fromkeys(providers) if providers else self._listers:
-            found, failure = await self._sync(provider, dry_run=dry_run)
-            differences.extend(found)
+        for provider, (listed, failure) in zip(providers, lists, strict=True):
             if failure:
                 failures.append(f"{provider}: {failure}")
+                continue
+            comparison = _Comparison(self._live, provider, listed)
+            differences.extend(comparison.differences)
+            if not dry_run:
+                await self._write(provider, comparison)
         return Sync(tuple(differences), tuple(failures), written=not dry_run)
 
-    async def _sync(self, provider: str, *, dry_run: bool) -> tuple[tuple[Difference, ...], str]:
-        """Returns the differences, or why there are none to tell."""
+    async def _read(self, provider: str) -> tuple[Mapping[str, ListedModel], str]:
+        """Returns a provider's models by name, or why there are none to compare."""
         lister = self._listers.get(provider)
         if lister is None:
-            return (), "it is not switched on, or has no list of models"
+            return {}, "it is not switched on, or has no list of models"
         try:
             async with asyncio.timeout(self._timeout_s):
                 listed = _usable(await lister.list_models())
         except TimeoutError:
-            return (), f"no list within {self._timeout_s:g} s"
+            return {}, f"no list within {self._timeout_s:g} s"
         except QuillgateError as error:
-            return (), error.message
+            return {}, error.message
         except Exception:
             log.exception("the list of %s cannot be read", provider)
-            return (), "its list cannot be read"
-        if not listed:
-            return (), "it lists no models"
-        comparison = _Comparison(self._live, provider, listed)
-        if not dry_run and (comparison.to_write or comparison.gone):
-            write = partial(self._store.write_discovered, provider, listed=comparison.to_write, gone=comparison.gone)
-            await self._blocking(write)
+            return {}, "its list cannot be read"
+        return listed, "" if listed else "it lists no models"
+
+    async def _write(self, provider: str, comparison: "_Comparison") -> None:
+        if comparison.to_write or comparison.gone:
+            listed, gone = comparison.to_write, comparison.gone
+            await self._blocking(partial(self._store.write_discovered, provider, listed=listed, gone=gone))
             await self._blocking(self._live.refresh)
-        return comparison.differences, ""
+
+    def _claim(self, provider: str, period_s: float) -> bool:
+        return self._store.claim_discovery(provider, period_s)
 
 
 class _Comparison:
@@ -135,6 +148,7 @@ class _Comparison:
         before = {known.model.id: known.model for known in live.known()}
         ids = name_ids(provider, listed.values(), before)
         own = {model.upstream_model: model for model in state.discovered if model.provider == provider}
+        self._own = own
         found = {
             name: DiscoveredModel(provider, name, ids[name], entry)
             for name, entry in listed.items()
@@ -182,7 +196,10 @@ class _Comparison:
         return self._difference(name, model_id, "incomplete", "its context window is not told")
 
     def _missing(self, upstream: ModelUpstream, model_id: str) -> Difference | None:
-        return self._difference(upstream.model, model_id, "gone") if upstream.provider == self._provider else None
+        if upstream.provider != self._provider:
+            return None
+        detail = "was discovered, and is removed" if upstream.model in self._own else "stays, for it was not discovered"
+        return self._difference(upstream.model, model_id, "gone", detail)
 
     def _difference(self, name: str, model_id: str, change: Change, detail: str = "") -> Difference:
         return Difference(self._provider, name, model_id, change, detail)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 import grpc
 
+from quillgate.v1.catalogue_service_pb2_grpc import CatalogueServiceStub
 from quillgate.v1.key_service_pb2_grpc import KeyServiceStub
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
@@ -60,9 +61,10 @@ ResponseT = TypeVar("ResponseT")
 
 
 class Core:
-    """Core's admin services over one channel; every call carries the key and a deadline of DEADLINE_S."""
+    """Core's admin services over one channel; every call carries the key and a deadline."""
 
     def __init__(self, channel: grpc.Channel, *, address: str, tls: bool, key: str) -> None:
+        self.catalogue = CatalogueServiceStub(channel)
         self.keys = KeyServiceStub(channel)
         self.metering = MeteringServiceStub(channel)
         self.models = ModelServiceStub(channel)
@@ -71,12 +73,18 @@ class Core:
         self._tls = tls
         self._metadata = (("authorization", f"Bearer {key}"),)
 
-    def call(self, method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]", request: RequestT) -> ResponseT:
+    def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]",
+        request: RequestT,
+        *,
+        deadline_s: float = DEADLINE_S,
+    ) -> ResponseT:
         """Calls a method of one of the stubs; raises Failure with the line and exit code that the user gets."""
         try:
-            return method(request, timeout=DEADLINE_S, metadata=self._metadata)
+            return method(request, timeout=deadline_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=DEADLINE_S) from None
+            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
 
 
 def with_core(command: Callable[..., None]) -> Callable[..., None]:
