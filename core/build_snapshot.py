@@ -75,6 +75,7 @@ OTHER_NAMES = {
     ("together", "meta-llama/llama-3.3-70b-instruct"): "meta-llama/Llama-3.3-70B-Instruct-Turbo",
     ("deepseek", "deepseek/deepseek-chat"): "",
     ("deepseek", "deepseek/deepseek-r1"): "",
+    ("mistral", "mistralai/mistral-medium-3"): "",
 }
 """Names that no rule finds. Empty: the vendor's model of that name is another one."""
 
