@@ -1,7 +1,8 @@
 """Models that providers' own lists tell of, and how they are merged into those that are known. Pure.
 
 A list never takes a known model away. Where it states limits or a price, they hold, unless the operator's file states
-them; where two lists state limits of one model, the larger holds, for what is set aside before a request depends on it.
+them; a limit is lowered only by who should know, and of two lists the larger holds, for what is set aside before a
+request depends on it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -120,19 +121,30 @@ def _new(found: DiscoveredModel) -> Model:
 
 
 def _changed(known: Model, found: DiscoveredModel, stated: frozenset[str], *, is_first: bool) -> Model:
-    """Returns a known model with what a list says; only the first list to state a limit may lower it."""
+    """Returns a known model with what a list says; only the first list, of one who should know, may lower a limit."""
     listed = found.listed
+    lowers = is_first and _should_know(known, found)
     changes: dict[str, Any] = {}
     window = listed.context_window or known.context_window
     output = _output(listed, window) or known.max_output_tokens
     if "context_window" not in stated:
-        changes["context_window"] = window if is_first else max(window, known.context_window)
+        changes["context_window"] = window if lowers else max(window, known.context_window)
     if "max_output_tokens" not in stated:
-        longest = output if is_first else max(output, known.max_output_tokens)
+        longest = output if lowers else max(output, known.max_output_tokens)
         changes["max_output_tokens"] = min(longest, changes.get("context_window", known.context_window))
     if "upstreams" not in stated:
         changes["upstreams"] = _upstreams(known, found, keeps_price="price" in stated)
     return msgspec.structs.replace(known, **changes)
+
+
+def _should_know(known: Model, found: DiscoveredModel) -> bool:
+    """Tells whether a list speaks for the model: its maker's, OpenRouter's, or that of the only one to serve it.
+
+    Others run the model as large as suits them, and say nothing of what it holds elsewhere.
+    """
+    is_maker = MAKERS.get(found.provider) == known.id.partition("/")[0]
+    is_alone = all(upstream.provider == found.provider for upstream in known.upstreams)
+    return is_maker or is_alone or found.provider == OPENROUTER
 
 
 def _upstreams(known: Model, found: DiscoveredModel, *, keeps_price: bool) -> tuple[ModelUpstream, ...]:

@@ -57,10 +57,11 @@ class PostgresCatalogueStore:
 
     def set_enabled(self, model_id: str, *, enabled: bool) -> None:
         """Switch a model on or off; nothing changes if it is so already."""
-        on = delete(model_switches).where(model_switches.c.model_id == model_id)
-        off = insert(model_switches).values(model_id=model_id).on_conflict_do_nothing()
+        column = model_switches.c.model_id
+        on = delete(model_switches).where(column == model_id).returning(column)
+        off = insert(model_switches).values(model_id=model_id).on_conflict_do_nothing().returning(column)
         with database_errors(), self._engine.begin() as connection:
-            if connection.execute(on if enabled else off).rowcount:
+            if connection.execute(on if enabled else off).all():
                 _count_up(connection)
 
     def set_alias(self, alias: str, model_id: str) -> None:
@@ -74,10 +75,11 @@ class PostgresCatalogueStore:
     def delete_alias(self, alias: str) -> bool:
         """Forget an alias; False when there is none."""
         with database_errors(), self._engine.begin() as connection:
-            gone = connection.execute(delete(model_aliases).where(model_aliases.c.alias == alias)).rowcount
+            column = model_aliases.c.alias
+            gone = bool(connection.execute(delete(model_aliases).where(column == alias).returning(column)).all())
             if gone:
                 _count_up(connection)
-            return bool(gone)
+            return gone
 
     def write_discovered(self, provider: str, *, listed: Collection[DiscoveredModel], gone: Iterable[str] = ()) -> None:
         """Keep what a provider's list says of models, and forget those of its names that are gone."""
