@@ -13,7 +13,7 @@ import msgspec
 
 from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.catalogue_basis import CatalogueBasis
-from quillgate_core.model_names import MAKERS, OPENROUTER, cannot_chat, form, is_model_id, proposed_id
+from quillgate_core.model_names import HOSTS, MAKERS, OPENROUTER, cannot_chat, form, is_model_id, proposed_id
 from quillgate_core.upstream import ListedModel
 
 MAX_TOKENS = 100_000_000
@@ -63,8 +63,9 @@ def is_language_model(listed: ListedModel) -> bool:
 def name_ids(provider: str, listed: Iterable[ListedModel], models: Mapping[str, Model]) -> dict[str, str]:
     """Returns the ids of a provider's listed models by its own names; what can have no id is left out.
 
-    A name that an upstream of a known model has means that model. OpenRouter's names are ids; any other provider's
-    mean the known model of its maker, or with hosts of anybody, whose name differs in form alone, else a new one.
+    A name that an upstream of a known model has means that model. OpenRouter's names are ids; a maker's mean the known
+    model of its own, and a host's that of anybody, whose name differs in form alone, else a new one. Of any other
+    provider, such as a server of the operator's, no name is taken for a known model: it might be anything.
     """
     names = {
         upstream.model: model.id
@@ -84,9 +85,9 @@ def name_ids(provider: str, listed: Iterable[ListedModel], models: Mapping[str, 
 
 
 def _ids_by_form(provider: str, models: Iterable[Model]) -> Callable[[str], str | None]:
-    if provider == OPENROUTER:
-        return lambda name: None
     maker = MAKERS.get(provider)
+    if maker is None and provider not in HOSTS:
+        return lambda name: None
     ids: dict[str, set[str]] = {}
     for model in models:
         if ":" not in model.id and (maker is None or model.id.startswith(f"{maker}/")):

@@ -20,21 +20,24 @@ MAKERS: Final[Mapping[str, str]] = {
 }
 """Providers that serve their own models, and what those models' ids begin with."""
 
+HOSTS: Final = frozenset({"groq", "together", "fireworks"})
+"""Providers that run the models of many makers, under names that tell which."""
+
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(:free|:thinking|:extended)?")
 _NO_CHAT: Final = re.compile(
     r"audio|banana|computer-use|container|deep-research|embed|flux|guard|image|live|lyria|moderation|ocr|omni|"
     r"orpheus|realtime|rerank|robotics|safety|search|sora|speech|transcribe|tts|veo|voxtral|whisper|^ft:"
 )
-_MOVING: Final = ("openrouter/", "~")
+_NOT_LISTED: Final = ("openrouter/", "~", "quillgate/")
 
 
 def is_model_id(text: str) -> bool:
     """Tells whether it is an id that a model of a provider's list may have.
 
     OpenRouter's routers and moving names (`openrouter/auto`, `~…`) and its batch and other shortcuts (`:batch`,
-    `:online`) are none: what they cost is not known before, or they are no models of their own.
+    `:online`) are none: what they cost is not known before, or they are no models of their own. `quillgate/…` is ours.
     """
-    return len(text) <= 200 and not text.startswith(_MOVING) and _ID.fullmatch(text) is not None
+    return len(text) <= 200 and not text.startswith(_NOT_LISTED) and _ID.fullmatch(text) is not None
 
 
 def cannot_chat(name: str) -> bool:
@@ -49,10 +52,10 @@ def form(name: str) -> str:
 
 
 def proposed_id(provider: str, name: str) -> str:
-    """Returns the id of a provider's model that nobody else knows: `maker/name`, or what stands before its slash."""
+    """Returns the id of a provider's model that nobody else knows: `maker/name`, or else `provider/name`."""
     if provider == OPENROUTER:
         return name
     *before, last = name.split("/")
-    if provider in MAKERS:
-        return f"{MAKERS[provider]}/{last}"
-    return f"{before[0].lower()}/{last.lower()}" if len(before) == 1 else f"{provider}/{last}"
+    if provider in HOSTS and len(before) == 1:
+        return name.lower()
+    return f"{MAKERS.get(provider, provider)}/{last}"

@@ -5,6 +5,7 @@ dollar for a million tokens is one picodollar for a token. It must not guess: a 
 """
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -59,11 +60,13 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return min(cost, MAX_COST_PICODOLLARS)
 
 
+@lru_cache(maxsize=4_096)
 def per_token(usd_for_a_million: str) -> int:
     """Returns the picodollars of one token: "0.15" is 150,000."""
     return int(Decimal(usd_for_a_million) * 10**6)
 
 
+@lru_cache(maxsize=4_096)
 def usd_per_token(usd_for_a_million: str) -> str:
     """Returns the price of one token as an exact decimal text of USD: "0.15" is "0.00000015"; never an exponent."""
     text = f"{Decimal(usd_for_a_million).scaleb(-6):f}"

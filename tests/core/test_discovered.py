@@ -165,6 +165,8 @@ MODELS = {
         ("together", "somebody/twin", "somebody/twin"),
         ("mine", "llama-local", "mine/llama-local"),
         ("mine", "bad name", None),
+        ("mine", "openai/gpt-9", "mine/gpt-9"),
+        ("openrouter", "quillgate/echo", None),
     ],
 )
 def test_a_name_means_a_model(provider: str, name: str, model_id: str | None) -> None:

@@ -115,15 +115,15 @@ async def test_lists_are_read(servicer: CatalogueService, call: SyncRpc) -> None
     """A dry run tells what a real one then writes; discovered models say that they are."""
     dry = await servicer.SyncModels(pb.SyncModelsRequest(dry_run=True), None)
     assert [(d.model_id, d.upstream_model, d.change) for d in dry.differences] == [
-        ("g/new", "g/new", pb.MODEL_CHANGE_ADDED),
+        ("on/new", "g/new", pb.MODEL_CHANGE_ADDED),
         ("g/bundled", "m1", pb.MODEL_CHANGE_CHANGED),
-        ("g/x", "g/x", pb.MODEL_CHANGE_INCOMPLETE),
+        ("on/x", "g/x", pb.MODEL_CHANGE_INCOMPLETE),
     ]
     assert not dry.written
     real = await servicer.SyncModels(pb.SyncModelsRequest(providers=["on"]), None)
     assert (list(real.differences), real.written) == (list(dry.differences), True)
     models = {entry.model.id: entry for entry in call("ListCatalogueModels", pb.ListCatalogueModelsRequest()).models}
-    assert (models["g/new"].source, models["g/new"].served) == (pb.MODEL_SOURCE_DISCOVERED, True)
+    assert (models["on/new"].source, models["on/new"].served) == (pb.MODEL_SOURCE_DISCOVERED, True)
 
 
 async def test_the_catalogue_is_the_platforms(servicer: CatalogueService, caller: FakeCaller) -> None:
