@@ -100,7 +100,7 @@ class Completions:
             principal,
             request_id,
             endpoint=endpoint,
-            model=request.model,
+            model=model.id,
             upstream=provider.name,
             hold_messages=hold.hold_messages,
             min_hold_messages=hold.min_hold_messages,

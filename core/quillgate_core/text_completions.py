@@ -102,7 +102,7 @@ class TextCompletions:
             principal,
             request_id,
             endpoint=ENDPOINT,
-            model=request.model,
+            model=model.id,
             upstream=route.provider,
             hold_messages=hold.hold_messages,
             min_hold_messages=hold.min_hold_messages,

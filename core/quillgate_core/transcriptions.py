@@ -119,7 +119,7 @@ class Transcriptions:
                 principal,
                 request_id,
                 endpoint=ENDPOINT,
-                model=options.model,
+                model=model.id,
                 upstream=provider.name,
                 hold_messages=hold,
                 min_hold_messages=hold,

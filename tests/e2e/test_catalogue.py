@@ -75,7 +75,7 @@ async def test_disabled_model_is_gone_on_every_replica(service: RunningService, 
 
 
 async def test_alias_answers(service: RunningService, connect: Connect) -> None:
-    """A model answers to its alias, under the alias, on every endpoint that it has; a deleted one is unknown."""
+    """A model answers to its alias, under the alias, on each of its endpoints, and is what the ledger has."""
     call, client = _catalogue(service), connect()
     named = await call("SetModelAlias", pb.SetModelAliasRequest(alias="fast", model_id=MODEL))
     assert list(named.model.aliases) == ["fast"]
@@ -84,6 +84,7 @@ async def test_alias_answers(service: RunningService, connect: Connect) -> None:
     assert text.model == "fast"
     response = await client.responses.create(model="fast", input="Hi")
     assert response.model == "fast"
+    assert await service.rows("SELECT DISTINCT model FROM ledger") == [(MODEL,)]
     model, same = await client.models.retrieve(MODEL), await client.models.retrieve("fast")
     assert same.model_copy(update={"id": MODEL}) == model
     assert "fast" not in {model.id async for model in client.models.list()}
