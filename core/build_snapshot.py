@@ -8,6 +8,7 @@ The rules, where the sources leave a choice:
   OpenRouter's routers and moving names (`openrouter/…`, `~…`), whose price nobody knows before, batch prices
   (`:batch`), and what its maker has retired. `:free` variants stay: an account without credit may use no other.
 - What a maker serves but OpenRouter does not enters as `maker/name` if its price is known under that very name.
+- A maker whose model answers the Responses API alone is not asked for it: we speak chat to whoever serves a model.
 - Limits bound what is set aside before a request, so of two the larger is taken: OpenRouter's or the maker's. Where
   nobody says how long an answer may be, it may fill the context window.
 - The maker is asked first, then other vendors that run the model, then OpenRouter; whoever charges more, or holds less
@@ -88,7 +89,7 @@ def main() -> None:
     if before == models:
         sys.stdout.write("nothing changed\n")
         return
-    TARGET.write_text(_text({"date": today.isoformat(), "sources": versions()}, models))
+    TARGET.write_text(snapshot_text({"date": today.isoformat(), "sources": versions()}, models))
     sys.stdout.write(f"{len(models)} models, {TARGET.stat().st_size} bytes\n")
 
 
@@ -103,12 +104,12 @@ def build(today: date, created: Mapping[str, int]) -> list[dict[str, Any]]:
         for model_id, offer in _of_vendor(vendor, found, today):
             if offer.retired is not None and offer.retired <= today:
                 retired |= {model_id} if vendor.maker else set()
-            else:
+            elif offer.chats:
                 upstreams.setdefault(model_id, []).append((vendor.provider, offer))
     for model_id, offer in found.items():
         upstreams[model_id].append((OPENROUTER, offer))
     models = (
-        _model(model_id, offers, created.get(model_id, added))
+        model_entry(model_id, offers, created.get(model_id, added))
         for model_id, offers in upstreams.items()
         if offers and model_id not in retired
     )
@@ -146,7 +147,7 @@ def _of_vendor(vendor: Vendor, found: Mapping[str, Offer], today: date) -> Itera
             vendor.prefix + offer.name: replace(known.get(vendor.prefix + offer.name, offer), price=offer.price)
             for offer in prices.offers()
         }
-    by_form = {form(name): offer for name, offer in sorted(known.items(), reverse=True) if offer.chats}
+    by_form = {form(name): offer for name, offer in sorted(known.items(), reverse=True)}
     for model_id in found:
         if ":" in model_id or not model_id.startswith(f"{vendor.maker}/" if vendor.maker else ""):
             continue
@@ -175,7 +176,8 @@ def _own(
             yield model_id, replace(offer, context_window=window, price=same.price, description=same.description)
 
 
-def _model(model_id: str, offers: list[tuple[str, Offer]], added: int) -> dict[str, Any]:
+def model_entry(model_id: str, offers: list[tuple[str, Offer]], added: int) -> dict[str, Any]:
+    """Returns a model of who serves it, in the order to ask; `added` dates what nobody else does."""
     maker, _, name = model_id.partition("/")
     stated = [offer for provider, offer in offers if provider == OPENROUTER or MAKERS.get(provider) == maker]
     context_window = max(offer.context_window or 0 for offer in stated)
@@ -215,7 +217,7 @@ def _largest(*values: int | None) -> int | None:
     return max((value for value in values if value), default=None)
 
 
-def _text(head: Mapping[str, Any], models: list[dict[str, Any]]) -> str:
+def snapshot_text(head: Mapping[str, Any], models: list[dict[str, Any]]) -> str:
     """Returns JSON with a model a line, so that a change of one is a line in a diff."""
     lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in models)
     return json.dumps(head)[:-1] + ', "models": [\n' + lines + "\n]}\n"

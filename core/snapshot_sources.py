@@ -67,7 +67,7 @@ def openrouter_profiles() -> Iterator[Offer]:
             tuple(word for word in MODALITIES if value.get(f"{_PROFILE_WORDS[word]}_inputs")),
             tuple(word for word in MODALITIES if value.get(f"{_PROFILE_WORDS[word]}_outputs")),
             description=value["name"],
-            created=_seconds(value["release_date"]),
+            created=midnight_s(value["release_date"]),
         )
 
 
@@ -84,7 +84,7 @@ def vendor_models(provider: str) -> Iterator[Offer]:
             value.get("max_output_tokens"),
             ("text", *(word for word, flag in _FLAGS.items() if value.get(flag))),
             ("text",),
-            price=_litellm_price(value),
+            price=litellm_price(value),
             retired=date.fromisoformat(retired) if retired else None,
             chats=value["mode"] == "chat",
         )
@@ -102,13 +102,13 @@ class Prices:
     def offers(self) -> Iterator[Offer]:
         """Yields every model by its name there, with its price."""
         for model in self._provider.models:
-            price = _price(model.get_prices(self._time))
+            price = genai_price(model.get_prices(self._time))
             yield Offer(model.id, model.context_window, price=price, description=model.name or "")
 
     def find(self, name: str) -> Mapping[str, Any] | None:
         """Returns the price of a model by any name that is known for it."""
         model = self._provider.find_model(name)
-        return None if model is None else _price(model.get_prices(self._time))
+        return None if model is None else genai_price(model.get_prices(self._time))
 
 
 _FLAGS = {
@@ -119,16 +119,16 @@ _FLAGS = {
 }
 
 
-def _price(prices: Any) -> dict[str, Any] | None:
+def genai_price(prices: Any) -> dict[str, Any] | None:
     """Returns genai's price in our form: base rates, and a tier for each threshold that any rate has."""
     rates = {ours: getattr(prices, theirs, None) for ours, theirs in _PRICE_MEMBERS.items()}
     if rates["input"] is None or rates["output"] is None:
         return None
     starts = sorted({tier.start for rate in rates.values() for tier in getattr(rate, "tiers", ())})
-    price = {name: _usd(_rate(rate, 0)) for name, rate in rates.items() if rate is not None}
+    price = {name: usd_text(_rate(rate, 0)) for name, rate in rates.items() if rate is not None}
     tiers = [
         {"above_prompt_tokens": start}
-        | {name: _usd(_rate(rate, start)) for name, rate in rates.items() if rate is not None}
+        | {name: usd_text(_rate(rate, start)) for name, rate in rates.items() if rate is not None}
         for start in starts
     ]
     return price | ({"tiers": tiers} if tiers else {})
@@ -144,7 +144,8 @@ def _rate(rate: Any, start: int) -> Decimal:
     return Decimal(found)
 
 
-def _litellm_price(value: Mapping[str, Any]) -> dict[str, Any] | None:
+def litellm_price(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns litellm's price in our form; a tier says again what it does not change."""
     price = _litellm_rates(value, "")
     if "input" not in price or "output" not in price:
         return None
@@ -159,16 +160,16 @@ def _litellm_price(value: Mapping[str, Any]) -> dict[str, Any] | None:
 def _litellm_rates(value: Mapping[str, Any], suffix: str) -> dict[str, Any]:
     """Returns the rates that are there; a float's shortest text is what its author wrote."""
     found = {name: value.get(member + suffix) for name, member in _LITELLM_PRICES.items()}
-    return {name: _usd(Decimal(repr(float(rate))) * 10**6) for name, rate in found.items() if rate is not None}
+    return {name: usd_text(Decimal(repr(float(rate))) * 10**6) for name, rate in found.items() if rate is not None}
 
 
-def _usd(amount: Decimal) -> str:
+def usd_text(amount: Decimal) -> str:
     """Returns the text of an amount without exponent or zeros at its end; at most six decimals, as Price allows."""
     text = f"{round(amount, 6):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _seconds(day: str) -> int:
+def midnight_s(day: str) -> int:
     """Returns the midnight of a day; some are told by month or year alone."""
     return int(datetime.fromisoformat((day + "-01-01")[:10]).replace(tzinfo=UTC).timestamp())
 
