@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-emit-package quillgate-proto
 
-.PHONY: run test check proto bench lock clean
+.PHONY: run test check proto snapshot bench lock clean
 
 run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
 	@$(BIN)/quillgate serve --new-key
@@ -26,6 +26,9 @@ proto: .venv-proto/stamp  ## Generate the stubs from the contract.
 	rm -rf proto/gen
 	.venv-proto/bin/python proto/generate.py proto/gen
 
+snapshot: .venv-snapshot/stamp  ## Build the bundled models from the libraries that core/snapshot.lock pins.
+	.venv-snapshot/bin/python core/build_snapshot.py
+
 bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger and the whole service.
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/ledger.py
@@ -36,9 +39,11 @@ lock:  ## Resolve the dependencies anew (needs uv).
 	$(LOCK) pyproject.toml --extra embedded --extra speech --group build --group dev --output-file requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate proto/generate.in --output-file proto/generate.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --no-deps core/snapshot.in --output-file core/snapshot.lock
 
 clean:  ## Remove the environments, not the data.
-	rm -rf .venv .venv-proto .venv-proto-*
+	rm -rf .venv .venv-proto .venv-proto-* .venv-snapshot
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,4 +59,8 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
 
 .venv-proto/stamp: proto/generate.lock
 	$(PYTHON) proto/locked_environment.py proto/generate.lock .venv-proto
+	@touch $@
+
+.venv-snapshot/stamp: core/snapshot.lock
+	$(PYTHON) proto/locked_environment.py core/snapshot.lock .venv-snapshot
 	@touch $@

@@ -55,8 +55,6 @@ class Ask(Generic[PlanT]):
     endpoint: Endpoint
     models: Sequence[Model]
     """Never none; those after the first may answer when it cannot."""
-    model_name: str
-    """What the caller asked for: the first model, or an alias of it."""
     hold: Callable[[Candidate], Hold]
     plan: Callable[[Candidate, int | None], PlanT]
     """Translates for a candidate with an output limit (None: the request's own); raises InvalidRequest."""
@@ -82,9 +80,7 @@ class Admission:
 
     def models(self, principal: Principal, ids: Sequence[str]) -> tuple[Model, ...]:
         """Returns the models that a key asks for; raises ModelNotAllowed and ModelNotFound."""
-        for model_id in ids:
-            principal.require_model(model_id)
-        return tuple(self._router.model(principal.workspace_id, model_id) for model_id in ids)
+        return tuple(self._router.usable_model(principal, model_id) for model_id in ids)
 
     async def admit(self, ask: Ask[PlanT]) -> tuple[Reservation, Failover[PlanT]]:
         """Chooses, translates, and reserves last.
@@ -122,7 +118,7 @@ class Admission:
             ask.principal,
             ask.request_id,
             endpoint=ask.endpoint,
-            model=ask.model_name,
+            model=ask.models[0].id,
             upstream=candidate.upstream.provider,
             hold_messages=holds.most(candidates),
             min_hold_messages=hold.min_hold_messages,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from quillgate.v1 import (
+    catalogue_service_pb2_grpc,
     completion_service_pb2_grpc,
     key_service_pb2_grpc,
     metering_service_pb2_grpc,
@@ -24,14 +26,16 @@ from quillgate.v1 import (
     workspace_service_pb2_grpc,
 )
 from quillgate_core.admission import Admission
-from quillgate_core.catalogue import Catalogue
 from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
+from quillgate_core.discovery import Discovery
 from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
+from quillgate_core.live_catalogue import LiveCatalogue
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
+from quillgate_core.model_switches import ModelSwitches
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.provider_credentials import ProviderCredentials
 from quillgate_core.providers import pocketsphinx
@@ -42,6 +46,7 @@ from quillgate_core.responses import Responses
 from quillgate_core.router import Router
 from quillgate_core.rpc.call import current_idempotency, current_session
 from quillgate_core.rpc.capacity import Capacity
+from quillgate_core.rpc.catalogue_service import CatalogueService
 from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
 from quillgate_core.rpc.interceptor import CallInterceptor
@@ -51,6 +56,7 @@ from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.key_store import PostgresKeyStore
@@ -63,7 +69,7 @@ from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
-from quillgate_core.upstream import Account
+from quillgate_core.upstream import Account, ModelLister
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -78,8 +84,12 @@ LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
 WRITER_CLOSE_S = 10.0
+CATALOGUE_POLL_S = 1.0
+DISCOVERY_START_S = 30.0
+DISCOVERY_LOOK_S = 60.0
 
 SERVICES = (
+    "quillgate.v1.CatalogueService",
     "quillgate.v1.CompletionService",
     "quillgate.v1.KeyService",
     "quillgate.v1.MeteringService",
@@ -124,11 +134,16 @@ class Core:
         self.provider_credentials = ProviderCredentials(
             PostgresProviderCredentialStore(database.engine),
             database.master_keys,
-            {provider.name: provider for provider in config.providers},
+            {provider.name: provider for provider in config.byok_providers},
             open_account=lambda provider: make_account(provider, self._pool, byok=True),
             blocking=self._blocking,
         )
-        self._catalogue = Catalogue(config.catalogue.models, providers=self._accounts)
+        catalogue_store = PostgresCatalogueStore(database.engine)
+        self._catalogue = LiveCatalogue(config.catalogue, providers=self._accounts, store=catalogue_store)
+        self._switches = ModelSwitches(self._catalogue, catalogue_store)
+        self._discovery = Discovery(
+            self._catalogue, catalogue_store, _listers(config, self._accounts), blocking=self._blocking
+        )
         self._router = Router(
             self._catalogue,
             self._accounts,
@@ -153,6 +168,7 @@ class Core:
         self._writer.start()
         await self._blocking(self.metering.renew_lease)
         await self._blocking(self.provider_credentials.refresh)
+        await self._once(self._catalogue.refresh)
         self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
         for server in (self._server, self._local):
             self._add_services(server)
@@ -164,7 +180,10 @@ class Core:
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
+            asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
         ]
+        if self._config.discovery_s:
+            self._chores.append(asyncio.create_task(self._discover(self._config.discovery_s)))
 
     async def drain(self) -> None:
         """Says through the health service that no new requests should come; those that come are still served."""
@@ -216,6 +235,8 @@ class Core:
             transcriptions=Transcriptions(admission, metered),
         )
         completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(service, server)
+        catalogue = CatalogueService(self._catalogue, self._switches, self._discovery)
+        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
         models = ModelService(self._catalogue, self._router)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
@@ -243,6 +264,19 @@ class Core:
             await asyncio.sleep(period_s)
             await self._once(chore)
 
+    async def _discover(self, period_s: float) -> None:
+        """Reads providers' lists, first half a minute after the start, and not at the same moment on all replicas."""
+        pause_s = min(DISCOVERY_START_S, period_s)
+        while True:
+            await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))  # noqa: S311 - no secret
+            pause_s = min(DISCOVERY_LOOK_S, period_s)
+            try:
+                await self._discovery.sync_due(period_s)
+            except QuillgateError as error:
+                log.warning("reading the providers' models is put off: %s", error.message)
+            except Exception:
+                log.exception("reading the providers' models failed")
+
     async def _once(self, chore: Callable[[], object]) -> None:
         """Does a chore that the next round repeats if it fails."""
         try:
@@ -265,3 +299,9 @@ def _accounts(config: Config, pool: HttpPool) -> Mapping[str, Account]:
     if pocketsphinx.is_installed():
         accounts[pocketsphinx.NAME] = Account(pocketsphinx.NAME, transcriptions=pocketsphinx.PocketSphinx())
     return accounts | {provider.name: make_account(provider, pool) for provider in config.providers}
+
+
+def _listers(config: Config, accounts: Mapping[str, Account]) -> Mapping[str, ModelLister]:
+    """Returns who lists the models of the providers whose list is to be read."""
+    found = {provider.name: accounts[provider.name].lister for provider in config.providers if provider.discover}
+    return {name: lister for name, lister in found.items() if lister is not None}

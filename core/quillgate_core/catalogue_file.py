@@ -1,27 +1,41 @@
-"""The TOML form of providers and models: the bundled file, and the operator's on top of it.
+"""The TOML form of providers and models, in the bundled file and the operator's. What becomes of it is not told here.
 
     [providers.my-vllm]
     base_url = "http://127.0.0.1:8000/v1"
     # api_key_env = "VLLM_API_KEY"     # the variable that holds the key; without it no key is sent
     # base_url_env = "VLLM_BASE_URL"   # the variable that overrides base_url
 
-and models as `catalogue.py` shows them. `bundled = false` at the top leaves the bundled providers and models out, but
-for `quillgate/echo`.
+and models as `catalogue.py` shows them: one with the id of a bundled model replaces it. Less than a whole model is
+changed, and left out, and named, by
+
+    hide = ["x-ai/*"]                    # or: only = ["anthropic/*", "openai/gpt-5*"]
+    [overrides."openai/gpt-4o"]
+    max_output_tokens = 4096             # any member of a model; `price` is that of every upstream
+    [aliases]
+    fast = "google/gemini-2.5-flash"
+
+`bundled = false` at the top leaves the bundled providers and models out, but for `quillgate/echo`.
 """
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from quillgate_core.catalogue import Endpoint, Model
+from quillgate_core.catalogue import (
+    AudioSeconds,
+    Endpoint,
+    Endpoints,
+    Modalities,
+    Model,
+    ModelId,
+    Tokens,
+    Upstreams,
+)
+from quillgate_core.pricing import Price
 from quillgate_core.secret import Secret
 
 ECHO = "echo"
@@ -35,7 +49,7 @@ BUILT_IN = (ECHO, POCKETSPHINX)
 CHAT_ONLY: frozenset[Endpoint] = frozenset({"chat.completions"})
 """What every OpenAI-compatible server speaks; other endpoints are translated to it."""
 
-_BASE_URL_RULE = "must be an http(s) URL with a host, without user, query or fragment"
+BASE_URL_RULE = "must be an http(s) URL with a host, without user, query or fragment"
 _HEADER_VALUE = re.compile(r"[!-~]*")
 
 
@@ -112,22 +126,28 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if self.api_key_env and not key:
             return None
+        problems = [] if _HEADER_VALUE.fullmatch(key) else [f"{self.api_key_env}: must be visible ASCII characters"]
+        try:
+            provider = self.without_key(name, environ, is_bundled=is_bundled)
+        except ConfigError as error:
+            raise ConfigError([*problems, *error.problems]) from None
+        if problems:
+            raise ConfigError(problems)
+        return provider and replace(provider, api_key=Secret(key) if key else None)
+
+    def without_key(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
+        """Returns the provider as those reach it who bring their own key; as switch_on in all else."""
         base_url = environ.get(self.base_url_env, "").strip() if self.base_url_env else ""
         if not (base_url or self.base_url):
             return None
-        problems = []
-        if not _HEADER_VALUE.fullmatch(key):
-            problems.append(f"{self.api_key_env}: must be visible ASCII characters")
-        if base_url and not _is_base_url(base_url):
-            problems.append(f"{self.base_url_env}: {_BASE_URL_RULE}")
-        if problems:
-            raise ConfigError(problems)
+        if base_url and not is_base_url(base_url):
+            raise ConfigError([f"{self.base_url_env}: {BASE_URL_RULE}"])
         # Whoever puts another server in the provider's place rarely puts one that speaks everything it does.
         native = CHAT_ONLY if base_url else frozenset(self.native_endpoints)
         return ProviderConfig(
             name,
             (base_url or self.base_url).rstrip("/"),
-            Secret(key) if key else None,
+            None,
             native,
             protocol=self.protocol,
             dialect=self.dialect,
@@ -138,119 +158,52 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class ModelOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The members of a model that the operator's file states; the others stay as they are known."""
+
+    context_window: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+    upstreams: Upstreams | None = None
+    endpoints: Endpoints | None = None
+    input_modalities: Modalities | None = None
+    output_modalities: Modalities | None = None
+    description: str | None = None
+    created: int | None = None
+    owned_by: str | None = None
+    audio_seconds_per_message: AudioSeconds | None = None
+    price: Price | None = None
+
+    def stated(self) -> frozenset[str]:
+        """Returns the members that it states."""
+        return frozenset(name for name in self.__struct_fields__ if getattr(self, name) is not None)
+
+    def of(self, model: Model) -> Model:
+        """Returns the model with what is stated here."""
+        changes = {name: getattr(self, name) for name in self.stated() - {"price"}}
+        changed = msgspec.structs.replace(model, **changes)
+        if self.price is None:
+            return changed
+        upstreams = (msgspec.structs.replace(upstream, price=self.price) for upstream in changed.upstreams)
+        return msgspec.structs.replace(changed, upstreams=tuple(upstreams))
 
 
 class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of providers and models."""
 
     bundled: bool = True
-    providers: dict[_Name, ProviderEntry] = msgspec.field(default_factory=dict)
+    providers: dict[ProviderName, ProviderEntry] = msgspec.field(default_factory=dict)
     models: tuple[Model, ...] = ()
-
-    def over(self, bundled: "CatalogueFile") -> "CatalogueFile":
-        """Returns this file on top of the bundled one: providers by name, models by id."""
-        kept = [model for model in bundled.models if self.bundled or _is_echo(model)]
-        models = {model.id: model for model in (*kept, *self.models)}
-        providers = (bundled.providers if self.bundled else {}) | self.providers
-        return CatalogueFile(self.bundled, providers, tuple(models.values()))
-
-    def switched_on(self, environ: Mapping[str, str]) -> tuple[ProviderConfig, ...]:
-        """Returns the providers that have what they need; raises ConfigError for variables that cannot be used."""
-        found: list[ProviderConfig] = []
-        problems: list[str] = []
-        for name, entry in self.providers.items():
-            try:
-                provider = entry.switch_on(name, environ, is_bundled=entry == _bundled().providers.get(name))
-            except ConfigError as error:
-                problems.extend(error.problems)
-                continue
-            if provider is not None:
-                found.append(provider)
-        if problems:
-            raise ConfigError(problems)
-        return tuple(found)
-
-    def problems(self) -> list[str]:
-        """Returns what is wrong with it beyond the form."""
-        known = {*self.providers, *BUILT_IN}
-        unknown = {
-            f"model {model.id}: no provider named '{upstream.provider}'"
-            for model in self.models
-            for upstream in model.upstreams
-            if upstream.provider not in known
-        }
-        urls = [
-            f"provider {name}: base_url {_BASE_URL_RULE}"
-            for name, entry in self.providers.items()
-            if not (_is_base_url(entry.base_url) or (entry.base_url_env and not entry.base_url))
-        ]
-        taken = [f"provider {name}: this name is built in" for name in BUILT_IN if name in self.providers]
-        return sorted(unknown) + urls + taken
+    overrides: dict[ModelId, ModelOverride] = msgspec.field(default_factory=dict)
+    hide: tuple[ModelId, ...] = ()
+    only: tuple[ModelId, ...] = ()
+    aliases: dict[ModelId, ModelId] = msgspec.field(default_factory=dict)
 
 
-def read_catalogue(path: Path | None) -> CatalogueFile:
-    """Reads the bundled catalogue and the operator's file on top; raises ConfigError."""
-    bundled = _bundled()
-    if path is None:
-        return bundled
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError([f"QUILLGATE_CONFIG: cannot read {path}: {error.strerror}"]) from None
-    own = _parse(data, str(path))
-    catalogue = own.over(bundled)
-    problems = _repeated(own) + catalogue.problems()
-    if problems:
-        raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return catalogue
-
-
-@cache
-def _bundled() -> CatalogueFile:
-    return _parse(files("quillgate_core").joinpath("models.toml").read_bytes(), "models.toml")
-
-
-def _parse(data: bytes, name: str) -> CatalogueFile:
-    """Decodes a file; raises ConfigError with every provider and model that is not as it must be."""
-    try:
-        value = msgspec.toml.decode(data)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError([f"{name}: {error}"]) from None
-    problems: list[str] = []
-    providers, models = value.get("providers"), value.get("models")
-    if isinstance(providers, dict):
-        for provider, entry in providers.items():
-            _note_problem(problems, {provider: entry}, dict[_Name, ProviderEntry], f"{name}: provider {provider[:64]}")
-    if isinstance(models, list):
-        for number, model in enumerate(models, 1):
-            _note_problem(problems, model, Model, f"{name}: model number {number}")
-    if not problems:
-        try:
-            return msgspec.convert(value, CatalogueFile)
-        except msgspec.ValidationError as error:
-            problems.append(f"{name}: {error}")
-    raise ConfigError(problems)
-
-
-def _note_problem(problems: list[str], value: object, kind: object, where: str) -> None:
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        problems.append(f"{where}: {error}")
-
-
-def _repeated(file: CatalogueFile) -> list[str]:
-    """Returns the models that one file describes twice: which of the two is meant, nobody knows."""
-    counts = Counter(model.id for model in file.models)
-    return [f"model {model_id}: it is described {count} times" for model_id, count in counts.items() if count > 1]
-
-
-def _is_echo(model: Model) -> bool:
-    return any(upstream.provider == ECHO for upstream in model.upstreams)
-
-
-def _is_base_url(text: str) -> bool:
+def is_base_url(text: str) -> bool:
+    """Tells whether a provider can be reached there: http or https, with a host and nothing secret."""
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -95,7 +95,6 @@ class Completions:
             request_id,
             "chat.completions",
             models,
-            request.model,
             hold=lambda candidate: chat_hold(request, candidate.model),
             plan=plan,
             session=request.prompt_cache_key,

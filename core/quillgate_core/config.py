@@ -1,4 +1,4 @@
-"""What an operator can set, read from the environment and one TOML file. The only place that looks at either.
+"""What an operator can set, read from the environment, a TOML file and a file of secrets; only here.
 
 Every problem is reported at once, by the name that the operator wrote, and never with the value of a secret.
 """
@@ -11,8 +11,10 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
-from quillgate_core.catalogue_file import CatalogueFile, ConfigError, ProviderConfig, read_catalogue
+from quillgate_core.catalogue_basis import CatalogueBasis, read_catalogue
+from quillgate_core.catalogue_file import ConfigError, ProviderConfig
 from quillgate_core.secret import Secret
+from quillgate_core.secrets_file import read_secrets
 
 __all__ = ["Config", "ConfigError", "ProviderConfig"]
 
@@ -36,6 +38,12 @@ class Config:
     """Where gRPC is served: `host:port` (port 0: any free one) or `unix:/path`. Default: loopback, port 8788."""
     config: Path | None = None
     """TOML file with providers and models that add to the bundled ones. Default: none."""
+    secrets_file: Path | None = None
+    """File of `NAME=value` lines that stand in for variables of providers, such as OPENROUTER_API_KEY, that the
+    environment lacks. Only its owner may read it, unless root owns it. Default: none."""
+    discovery_s: _Seconds = 3_600.0
+    """Seconds between two readings of a provider's own list of models, by all replicas together; 0: never. Default:
+    3600."""
     pepper_file: Path | None = None
     """File with the 32 bytes that key digests depend on; replicas must share it. Default: `pepper` in the data
     directory, made at the first start."""
@@ -54,26 +62,37 @@ class Config:
     """Upstreams that one request is sent to at most, as long as none has given output. Default: 2."""
     drain_s: _Seconds = 60.0
     """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
-    catalogue: CatalogueFile = field(default_factory=CatalogueFile)
+    catalogue: CatalogueBasis = field(default_factory=CatalogueBasis)
     """The bundled models and those of the TOML file."""
     providers: tuple[ProviderConfig, ...] = ()
     """The providers that are switched on, with their keys from the environment."""
+    byok_providers: tuple[ProviderConfig, ...] = ()
+    """Every provider that is known, without a key: for workspaces that bring theirs."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Config":
         """Reads the settings; raises ConfigError that lists every problem."""
         problems: list[str] = []
         settings = _settings(environ, problems)
-        catalogue = CatalogueFile()
-        providers: tuple[ProviderConfig, ...] = ()
+        catalogue = CatalogueBasis()
+        providers: list[tuple[ProviderConfig, ...]] = [(), ()]
         try:
             catalogue = read_catalogue(settings.get("config"))
-            providers = catalogue.switched_on(environ)
+            known = read_secrets(settings.get("secrets_file"), catalogue.variables()) | _filled(environ)
+            providers = [catalogue.switched_on(known), catalogue.for_own_keys(known)]
         except ConfigError as error:
             problems.extend(error.problems)
         if problems:
             raise ConfigError(problems)
-        return cls(**settings, catalogue=catalogue, providers=providers)
+        return cls(**settings, catalogue=catalogue, providers=providers[0], byok_providers=providers[1])
+
+
+_DERIVED = frozenset({"catalogue", "providers", "byok_providers"})
+
+
+def _filled(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that are set; a blank one counts as absent."""
+    return {name: value for name, value in environ.items() if value.strip()}
 
 
 def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
@@ -82,7 +101,7 @@ def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]
     for item in dataclasses.fields(Config):
         variable = PREFIX + item.name.upper()
         text = environ.get(variable, "")
-        if item.name in ("catalogue", "providers") or not text:
+        if item.name in _DERIVED or not text:
             continue
         try:
             settings[item.name] = _convert(text, hints[item.name])

@@ -5,6 +5,7 @@ dollar for a million tokens is one picodollar for a token. It must not guess: a 
 """
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -13,6 +14,9 @@ from quillgate_core.counting import Usage
 
 PICODOLLARS: Final = 10**12
 """Picodollars in a dollar."""
+
+MAX_COST_PICODOLLARS: Final = 2**63 - 1
+"""The most that a cost can be, nine million dollars: what a column of the ledger holds."""
 
 _Usd = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$")]
 
@@ -37,21 +41,33 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tiers: tuple[PriceTier, ...] = ()
 
     def cost_picodollars(self, usage: Usage) -> int:
-        """Returns what a sane usage costs."""
+        """Returns what a sane usage costs.
+
+        A cost that the ledger could not hold is MAX_COST_PICODOLLARS: a price or a usage is nonsense then.
+        """
         rates: Price | PriceTier = self
         for tier in sorted(self.tiers, key=lambda tier: tier.above_prompt_tokens):
             if usage.prompt_tokens > tier.above_prompt_tokens:
                 rates = tier
         written = usage.cache_write_tokens
         plain = usage.prompt_tokens - usage.cached_tokens - written
-        return (
+        cost = (
             plain * per_token(rates.input)
             + usage.cached_tokens * per_token(rates.cached_input or rates.input)
             + written * per_token(rates.cache_write or rates.input)
             + usage.completion_tokens * per_token(rates.output)
         )
+        return min(cost, MAX_COST_PICODOLLARS)
 
 
+@lru_cache(maxsize=4_096)
 def per_token(usd_for_a_million: str) -> int:
     """Returns the picodollars of one token: "0.15" is 150,000."""
     return int(Decimal(usd_for_a_million) * 10**6)
+
+
+@lru_cache(maxsize=4_096)
+def usd_per_token(usd_for_a_million: str) -> str:
+    """Returns the price of one token as an exact decimal text of USD: "0.15" is "0.00000015"; never an exponent."""
+    text = f"{Decimal(usd_for_a_million).scaleb(-6):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

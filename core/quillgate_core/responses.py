@@ -149,7 +149,6 @@ class Responses:
             request_id,
             "responses",
             models,
-            request.model,
             hold=made.hold,
             plan=made.dispatch,
             session=request.prompt_cache_key,

@@ -7,11 +7,13 @@ that, by the gateway's after them. It must not send anything, nor know what is a
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from quillgate_core.catalogue import Endpoint, Model
+from quillgate_core.catalogue import Endpoint, Model, Models
 from quillgate_core.errors import Overloaded, ProviderCredentialRejected
+from quillgate_core.model_access import usable_model
 from quillgate_core.own_keys import OwnKeys, WorkspaceKeys
+from quillgate_core.principal import Principal
 from quillgate_core.retry_budget import RetryBudget
 from quillgate_core.routing import Candidate, Ranked, rank, retry_after_s
 from quillgate_core.upstream import Account
@@ -19,16 +21,6 @@ from quillgate_core.upstream_health import UpstreamHealth
 
 MAX_ATTEMPTS: Final = 2
 """How many upstreams one request is sent to at most, unless configured otherwise."""
-
-
-class Models(Protocol):
-    """The catalogue, as routing asks it."""
-
-    def get(self, model_id: str, own: frozenset[str] = frozenset()) -> Model:
-        """Returns the model with the upstreams that the gateway, or a workspace with keys for `own`, can ask.
-
-        Raises ModelNotFound.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +64,13 @@ class Router:
         self.max_attempts = max_attempts
         self._chance = chance
 
-    def model(self, workspace_id: str, model_id: str) -> Model:
-        """Returns a model that the workspace can ask; raises ModelNotFound."""
-        return self._models.get(model_id, frozenset(self.own_keys.of(workspace_id).keys))
+    def own_providers(self, workspace_id: str) -> frozenset[str]:
+        """Returns the providers with which the workspace has a key of its own."""
+        return frozenset(self.own_keys.of(workspace_id).keys)
+
+    def usable_model(self, principal: Principal, asked: str) -> Model:
+        """Returns the model of an id or alias that a key may ask for; raises ModelNotAllowed and ModelNotFound."""
+        return usable_model(self._models, principal, asked, self.own_providers(principal.workspace_id))
 
     def route(self, workspace_id: str, models: Sequence[Model], endpoint: Endpoint, *, session: str = "") -> Route:
         """Returns whom to ask, for the first of the models and then for the others.

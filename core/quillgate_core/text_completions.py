@@ -94,7 +94,7 @@ class TextCompletions:
             )
             return TextPlan(way.prepare(stream=stream, max_output_tokens=max_output_tokens), tally)
 
-        return Ask(principal, request_id, "completions", models, request.model, hold=hold, plan=plan)
+        return Ask(principal, request_id, "completions", models, hold=hold, plan=plan)
 
 
 def _way(candidate: Candidate, request: TextCompletionRequest) -> TextRoute:

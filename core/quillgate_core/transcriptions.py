@@ -128,7 +128,6 @@ class Transcriptions:
                 request_id,
                 ENDPOINT,
                 (model,),
-                options.model,
                 hold=lambda candidate: _SoundHold(hold_messages(longest_s, options, candidate.model)),
                 plan=lambda candidate, _: _plan(candidate, path, options, meter),
             )

@@ -7,7 +7,8 @@ A configuration names the variable that holds the key. This file must never put 
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -26,6 +27,13 @@ _CLIENTS = {client.name: client for client in (*TOOLS, *EXAMPLES)}
 _CHAT = "chat.completions"
 _DIAGNOSTIC_OWNER = "quillgate"
 _USABLE_ID = re.compile(r"[!-~]+")
+_DEFAULT_FAMILIES = (
+    re.compile(r"google/gemini-[0-9.]+-flash"),
+    re.compile(r"openai/gpt-[0-9.]+-mini"),
+    re.compile(r"anthropic/claude-haiku-[0-9.]+"),
+)
+"""What suits most when nobody chose, best first: of a family the newest model is taken."""
+
 _URL = re.compile(r"https?://[!-~]+")
 
 
@@ -49,7 +57,10 @@ def _list_clients(context: click.Context, parameter: click.Parameter, asked: boo
     show_envvar=True,
     help="Where clients reach this server.",
 )
-@click.option("--model", "model_id", metavar="ID", help="The model to use by default. Default: the first real one.")
+@click.option("--model", "model_id", metavar="ID", help="The model to use by default. Default: a fast, common one.")
+@click.option(
+    "--only", "patterns", multiple=True, metavar="GLOB", help="Only models like 'openai/*'; may be given again."
+)
 @click.option(
     "--write",
     "path",
@@ -62,7 +73,14 @@ def _list_clients(context: click.Context, parameter: click.Parameter, asked: boo
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_clients, help="List CLIENTs.")
 @with_core
 def client_config(
-    core: Core, *, client_name: str, base_url: str, model_id: str | None, path: str | None, force: bool
+    core: Core,
+    *,
+    client_name: str,
+    base_url: str,
+    model_id: str | None,
+    patterns: tuple[str, ...],
+    path: str | None,
+    force: bool,
 ) -> None:
     """Set up a client, such as opencode, aider, llm or codex, with the models that your key may use.
 
@@ -73,7 +91,7 @@ def client_config(
         raise WrongUsage("--force needs --write")
     address = _checked_url(base_url)
     models = core.call(core.models.ListModels, ListModelsRequest()).models.data.items
-    setup = client.template(Service(address, _usable(models, model_id)))
+    setup = client.template(Service(address, _usable(models, model_id, patterns)))
     if path is None:
         _print_files(setup.files)
     else:
@@ -88,7 +106,7 @@ def _checked_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _usable(models: Iterable[Model], model_id: str | None) -> list[ClientModel]:
+def _usable(models: Iterable[Model], model_id: str | None, patterns: Sequence[str]) -> list[ClientModel]:
     """Returns the models that chat, the default one first; a model that says nothing of its endpoints chats."""
     chatting = [
         model
@@ -99,10 +117,25 @@ def _usable(models: Iterable[Model], model_id: str | None) -> list[ClientModel]:
         raise Failure(
             "your key may use no such chat model", ExitCode.NOT_FOUND, hint="`quillgate models` lists those it may"
         )
-    if not chatting:
-        raise Failure("your key may use no chat model", ExitCode.NOT_FOUND, hint="`quillgate models` lists them")
-    ordered = sorted(chatting, key=lambda model: (model.id != model_id, model.owned_by == _DIAGNOSTIC_OWNER))
+    wanted = [model for model in chatting if model.id == model_id or _is_wanted(model.id, patterns)]
+    if not wanted:
+        raise Failure("your key may use no such chat model", ExitCode.NOT_FOUND, hint="`quillgate models` lists them")
+    default = model_id or _default(wanted)
+    ordered = sorted(wanted, key=lambda model: (model.id != default, model.owned_by == _DIAGNOSTIC_OWNER))
     return [ClientModel(model.id, model.context_window, model.max_output_tokens) for model in ordered]
+
+
+def _is_wanted(model_id: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(model_id, pattern) for pattern in patterns)
+
+
+def _default(models: Sequence[Model]) -> str | None:
+    """Returns the newest model of the first family that is there; None: the first real model will do."""
+    for family in _DEFAULT_FAMILIES:
+        found = [model for model in models if family.fullmatch(model.id)]
+        if found:
+            return max(found, key=lambda model: (model.created, model.id)).id
+    return None
 
 
 def _print_files(files: Iterable[ConfigFile]) -> None:

@@ -21,6 +21,8 @@ from quillgate_cli.client_setup import (
 _SET_KEY = f'export {KEY_VARIABLE}="…"  # a developer key'
 _OPENCODE_PROVIDER = "gateway"
 _LLM_KEY_NAME = "quillgate"
+_MOST_SHOWN = 25
+"""Models that fit into a picker, or into a comment; a client that is told more shows them all, in a row."""
 
 
 def opencode(service: Service) -> Setup:
@@ -102,18 +104,23 @@ def codex(service: Service) -> Setup:
         f"env_key = {quoted(KEY_VARIABLE)}",
         'wire_api = "responses"',
     ]
-    others = [f"# codex --model {model.id}" for model in service.models[1:]]
+    others = [f"# codex --model {model.id}" for model in service.models[1:_MOST_SHOWN]]
+    if len(service.models) > _MOST_SHOWN:
+        others.append(f"# and {len(service.models) - _MOST_SHOWN} more: quillgate models")
     text = "\n".join([*lines, *([""] if others else []), *others]) + "\n"
     return Setup([ConfigFile("config.toml", text)], [_SET_KEY, "codex exec --skip-git-repo-check 'Hello!'"])
 
 
 def continue_(service: Service) -> Setup:
-    """Returns Continue's config.yaml, whose key comes from Continue's secrets."""
+    """Returns Continue's config.yaml, whose key comes from Continue's secrets; of many models the first ones."""
+    shown = service.models[:_MOST_SHOWN]
     text = "name: Quillgate\nversion: 1.0.0\nschema: v1\nmodels:\n" + "".join(
-        _continue_model(model, service.base_url) for model in service.models
+        _continue_model(model, service.base_url) for model in shown
     )
-    step = f"put {KEY_VARIABLE}=… (a developer key) into ~/.continue/.env"
-    return Setup([ConfigFile("config.yaml", text)], [step])
+    steps = [f"put {KEY_VARIABLE}=… (a developer key) into ~/.continue/.env"]
+    if len(shown) < len(service.models):
+        steps.append(f"choose others than these {len(shown)} of {len(service.models)} models with --only")
+    return Setup([ConfigFile("config.yaml", text)], steps)
 
 
 def _continue_model(model: ClientModel, base_url: str) -> str:

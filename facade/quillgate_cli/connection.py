@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 import grpc
 
+from quillgate.v1.catalogue_service_pb2_grpc import CatalogueServiceStub
 from quillgate.v1.key_service_pb2_grpc import KeyServiceStub
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
@@ -64,6 +65,7 @@ class Core:
     """Core's admin services over one channel; every call carries the key and a deadline."""
 
     def __init__(self, channel: grpc.Channel, *, address: str, tls: bool, key: str) -> None:
+        self.catalogue = CatalogueServiceStub(channel)
         self.credentials = ProviderCredentialServiceStub(channel)
         self.keys = KeyServiceStub(channel)
         self.metering = MeteringServiceStub(channel)

@@ -228,3 +228,48 @@ def test_without_chat_models_there_is_nothing_to_configure(cli: Cli, core: FakeA
     """A key without any model that chats ends with 4."""
     core.models[:] = [EAR]
     assert cli("client-config", "opencode").code == 4
+
+
+def _add_many(core: FakeAdminCore, count: int) -> None:
+    """As many models as a key with OpenRouter has, and a few that everybody knows."""
+    core.models.extend(Model(id=f"a/m{number:03}", owned_by="a", created=9) for number in range(count))
+    for model_id, created in (
+        ("openai/gpt-5-mini", 5),
+        ("google/gemini-2.5-flash", 1),
+        ("google/gemini-3.8-flash", 2),
+        ("google/gemini-9-flash-lite", 3),
+    ):
+        core.models.append(Model(id=model_id, owned_by="g", created=created))
+
+
+def test_the_default_suits_most(cli: Cli, core: FakeAdminCore) -> None:
+    """Where nobody chose, the newest model of a common family is the default, whatever comes first by its id."""
+    _add_many(core, 3)
+    assert cli("client-config", "opencode").json["model"] == "gateway/google/gemini-3.8-flash"
+    chosen = cli("client-config", "opencode", "--model", "a/m001", "--only", "openai/*").json
+    assert chosen["model"] == "gateway/a/m001"
+    assert list(chosen["provider"]["gateway"]["models"]) == ["a/m001", "openai/gpt-5-mini"]
+
+
+def test_only_some_models(cli: Cli) -> None:
+    """`--only` leaves out what no pattern matches, and says so when that is everything."""
+    models = cli("client-config", "opencode", "--only", "x/*", "--only", "quillgate/*").json["provider"]["gateway"]
+    assert list(models["models"]) == ["x/large", "quillgate/echo"]
+    assert cli("client-config", "opencode", "--only", "z/*").code == 4
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_hundreds_of_models_stay_usable(cli: Cli, core: FakeAdminCore, client: str) -> None:
+    """With 400 models a configuration is what the client can read, and a picker or comment shows a few."""
+    _add_many(core, 400)
+    outcome = cli("client-config", client)
+    assert outcome.code == 0
+    assert len(outcome.out) < 200_000
+    if client == "opencode":
+        assert len(outcome.json["provider"]["gateway"]["models"]) == 407
+    if client == "continue":
+        assert outcome.out.count("provider: openai") == 25
+        assert "25 of 407 models with --only" in outcome.err
+    if client == "codex":
+        assert outcome.out.count("# codex") == 24
+        assert tomllib.loads(outcome.out)["model"] == "google/gemini-3.8-flash"

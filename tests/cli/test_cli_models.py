@@ -3,12 +3,27 @@
 import pytest
 from fakes.fake_admin_core import FakeAdminCore
 
-from quillgate.v1.model_service_pb2 import Model
+from quillgate.v1.catalogue_service_pb2 import CatalogueModel, CatalogueUpstream
+from quillgate.v1.model_service_pb2 import Model, ModelPricing, ModelPricingTier
 
 from .conftest import Cli
 
 ECHO = Model(id="quillgate/echo", object="model", created=7, owned_by="quillgate", description="Says it again.")
-LARGE = Model(id="x/large", object="model", created=8, owned_by="x", context_window=1_000_000, max_output_tokens=8192)
+LARGE = Model(
+    id="x/large",
+    object="model",
+    created=8,
+    owned_by="x",
+    context_window=1_000_000,
+    max_output_tokens=8192,
+    full_context_messages=63,
+    pricing=ModelPricing(
+        prompt="0.00000015",
+        completion="0.00001",
+        input_cache_read="0.000000075",
+        tiers=[ModelPricingTier(above_prompt_tokens=200_000, prompt="0.0000003", completion="0.00002")],
+    ),
+)
 SPEECH = Model(
     id="x/speech",
     object="model",
@@ -33,8 +48,8 @@ def test_models_are_listed(cli: Cli, arguments: list[str]) -> None:
     outcome = cli(*arguments)
     assert outcome.column("MODEL") == ["quillgate/echo", "x/large"]
     assert "Says it again." in outcome.out
-    assert outcome.out.splitlines()[-1].split() == ["x/large", "x", "1,000,000", "8,192"]
-    assert outcome.out.splitlines()[-2].split()[2:4] == ["unknown", "unknown"]
+    assert outcome.out.splitlines()[-1].split() == ["x/large", "1,000,000", "8,192", "0.15", "10"]
+    assert outcome.out.splitlines()[-2].split()[1:5] == ["unknown"] * 4
 
 
 @pytest.mark.usefixtures("core_with_models")
@@ -49,6 +64,13 @@ def test_models_as_json_are_openais(cli: Cli) -> None:
         "owned_by": "x",
         "context_window": 1_000_000,
         "max_output_tokens": 8192,
+        "pricing": {
+            "prompt": "0.00000015",
+            "completion": "0.00001",
+            "input_cache_read": "0.000000075",
+            "tiers": [{"above_prompt_tokens": 200_000, "prompt": "0.0000003", "completion": "0.00002"}],
+        },
+        "full_context_messages": 63,
     }
 
 
@@ -67,6 +89,31 @@ def test_show_what_a_model_is_for(cli: Cli, core: FakeAdminCore) -> None:
     assert "text" in shown["Writes"]
     assert "audio.transcriptions" in shown["Endpoints"]
     assert cli("models", "show", "x/speech", "--json").json["input_modalities"] == ["audio", "text"]
+
+
+@pytest.mark.usefixtures("core_with_models")
+def test_show_what_a_model_costs(cli: Cli) -> None:
+    """`models show` tells prices for a million tokens, a line a tier, and what a full context counts."""
+    lines = [" ".join(line.split()) for line in cli("models", "show", "x/large").out.splitlines()]
+    assert "Price in 0.15, out 10, cached 0.075" in lines
+    assert "Price, tier 1 prompts above 200,000: in 0.3, out 20" in lines
+    assert "Full context 63 messages" in lines
+    assert "unknown" in cli("models", "show", "quillgate/echo").out
+
+
+def test_all_models_with_who_serves_them(cli: Cli, core: FakeAdminCore) -> None:
+    """`models list --all` shows what is off as well, and brackets the providers that are not switched on."""
+    upstreams = [CatalogueUpstream(provider="x", switched_on=True), CatalogueUpstream(provider="y")]
+    for model_id, enabled, served in (("x/a", True, True), ("x/b", False, False), ("x/c", True, False)):
+        core.catalogue[model_id] = CatalogueModel(
+            model=Model(id=model_id), enabled=enabled, served=served, upstreams=upstreams, aliases=["a1", "a2"]
+        )
+    outcome = cli("models", "--all")
+    assert outcome.column("STATE") == ["on", "off", "no provider"]
+    assert outcome.out.splitlines()[2].split() == ["x/a", "on", *["unknown"] * 4, "x", "(y)", "a1", "a2"]
+    document = cli("models", "list", "--all", "--json").json
+    assert [model["served"] for model in document["models"]] == [True, False, False]
+    assert document["snapshot_date"] == "2026-11-25"
 
 
 @pytest.mark.usefixtures("core_with_models")

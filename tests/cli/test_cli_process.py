@@ -101,7 +101,7 @@ def test_help_lists_every_command(cli: Cli) -> None:
 COMPLETIONS = [
     ("quillgate ke", ["keys"]),
     ("quillgate keys ro", ["rotate"]),
-    ("quillgate models s", ["show"]),
+    ("quillgate models s", ["show", "sync"]),
     ("quillgate completion ", ["bash", "zsh", "fish"]),
     ("quillgate serve ", ["core", "facade"]),
     ("quillgate keys list --address x --inc", ["--include-revoked"]),

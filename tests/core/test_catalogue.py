@@ -70,3 +70,75 @@ def test_model_must_be_one(change: dict[str, object]) -> None:
     msgspec.convert(good, Model)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({**good, **change}, Model)
+
+
+def test_alias_means_its_model() -> None:
+    """A model answers to its aliases as itself; the alias is not listed, and follows no other alias."""
+    catalogue = Catalogue([_model("a", "p")], providers=["p"], aliases={"fast": "a", "faster": "fast"})
+    assert catalogue.get("fast") is catalogue.get("a")
+    assert [model.id for model in catalogue.list()] == ["a"]
+    with pytest.raises(ModelNotFound) as caught:
+        catalogue.get("faster")
+    assert caught.value.metadata == {"model": "faster"}
+
+
+def test_alias_never_hides_a_model() -> None:
+    """An alias that became the id of a model means that model, and is nobody's alias."""
+    catalogue = Catalogue([_model("a", "p"), _model("b", "p")], providers=["p"], aliases={"b": "a"})
+    assert catalogue.get("b").id == "b"
+    assert [known.aliases for known in catalogue.known()] == [(), ()]
+
+
+@pytest.mark.parametrize("own", [frozenset(), frozenset({"p", "q"})], ids=["house", "own key"])
+def test_disabled_model_is_unknown(own: frozenset[str]) -> None:
+    """A model that is switched off is unknown by its id and aliases, also to who brings a key, but is still known."""
+    catalogue = Catalogue([_model("a", "p", "q")], providers=["p"], aliases={"fast": "a"}, disabled={"a"})
+    for name in ("a", "fast"):
+        with pytest.raises(ModelNotFound) as caught:
+            catalogue.get(name, own)
+        assert caught.value.metadata == {"model": name}
+    assert catalogue.list(own) == ()
+    (known,) = catalogue.known()
+    assert (known.model.id, known.enabled, known.served, known.aliases) == ("a", False, False, ("fast",))
+    assert catalogue.find("a") == known
+    assert catalogue.find("fast") is None
+
+
+def test_own_keys_open_models() -> None:
+    """A workspace with its own key also has what only that provider serves, and its upstreams in their place."""
+    models = [_model("a", "mine", "house"), _model("b", "mine"), _model("c", "other")]
+    catalogue = Catalogue(models, providers=["house"], aliases={"bee": "b"})
+    own = frozenset({"mine"})
+    assert [model.id for model in catalogue.list(own)] == ["a", "b"]
+    assert [upstream.provider for upstream in catalogue.get("a", own).upstreams] == ["mine", "house"]
+    assert catalogue.get("bee", own).id == "b"
+    assert [model.id for model in catalogue.list()] == ["a"]
+    for model_id, keys in (("b", frozenset[str]()), ("c", own)):
+        with pytest.raises(ModelNotFound):
+            catalogue.get(model_id, keys)
+    assert catalogue.list(frozenset({"house"})) is catalogue.list()
+
+
+def test_upstreams_stand_in_the_order_to_try_them() -> None:
+    """Priorities order the upstreams; one without has its place, and equals keep the order in which they stand."""
+    upstreams = (
+        ModelUpstream("last", "m", priority=9),
+        ModelUpstream("second", "m"),
+        ModelUpstream("first", "m", priority=0),
+        ModelUpstream("equal", "m", priority=1),
+    )
+    model = Model(id="a", context_window=9, max_output_tokens=9, upstreams=upstreams)
+    got = Catalogue([model], providers=["first", "second", "equal", "last"]).get("a")
+    assert [(upstream.provider, upstream.priority) for upstream in got.upstreams] == [
+        ("first", 0),
+        ("second", 1),
+        ("equal", 1),
+        ("last", 9),
+    ]
+
+
+@pytest.mark.parametrize(("context_window", "messages"), [(1, 1), (16_000, 1), (16_001, 2), (1_048_576, 66)])
+def test_full_context_is_told_in_messages(context_window: int, messages: int) -> None:
+    """What a full context window counts follows from the formula alone."""
+    model = msgspec.structs.replace(_model("a", "p"), context_window=context_window)
+    assert model.full_context_messages == messages

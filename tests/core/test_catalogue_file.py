@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from quillgate_core.catalogue_file import ECHO, CatalogueFile, ConfigError, read_catalogue
+from quillgate_core.catalogue_basis import CatalogueBasis, read_catalogue
+from quillgate_core.catalogue_file import ECHO, ConfigError
+from quillgate_core.pricing import Price
 
 Write = Callable[[str], Path]
 
@@ -249,5 +251,94 @@ def test_unreadable_file_is_told_by_its_variable(tmp_path: Path) -> None:
 
 def test_empty_file_changes_nothing(write: Write) -> None:
     """An operator may begin with an empty file."""
-    bundled = read_catalogue(None)
-    assert read_catalogue(write("")) == CatalogueFile(True, bundled.providers, bundled.models)
+    assert read_catalogue(write("")) == read_catalogue(None)
+
+
+def _ids(basis: CatalogueBasis) -> set[str]:
+    return {model.id for model in basis.models}
+
+
+def test_single_members_are_overridden(write: Write) -> None:
+    """An override changes what it states of a bundled model and leaves the rest, and the file knows what it stated."""
+    before = {model.id: model for model in read_catalogue(None).models}["openai/gpt-4o"]
+    merged = read_catalogue(
+        write(
+            '[overrides."openai/gpt-4o"]\nmax_output_tokens = 4096\n'
+            'price = { input = "1", output = "2" }\n'
+            '[overrides."openai/gpt-4.1"]\nupstreams = [{ provider = "openai", model = "mine" }]\n'
+        )
+    )
+    models = {model.id: model for model in merged.models}
+    after = models["openai/gpt-4o"]
+    assert after.max_output_tokens == 4096
+    assert [upstream.price for upstream in after.upstreams] == [Price("1", "2")] * len(before.upstreams)
+    assert (after.context_window, after.description) == (before.context_window, before.description)
+    assert [upstream.model for upstream in models["openai/gpt-4.1"].upstreams] == ["mine"]
+    assert merged.stated["openai/gpt-4o"] == {"max_output_tokens", "price"}
+    assert merged.source("openai/gpt-4o") == "bundled"
+
+
+def test_overrides_must_mean_a_model(write: Write) -> None:
+    """An override of what is not there, or of a whole description in the same file, is a mistake."""
+    path = write(
+        '[overrides."a/none"]\ncontext_window = 9\n[overrides."my/m"]\ncontext_window = 9\n'
+        + MODEL.format(id="my/m", provider=ECHO)
+    )
+    assert _problems(path) == (
+        "FILE: overrides of a/none: no such model",
+        "FILE: overrides of my/m: it is described whole as well",
+    )
+
+
+@pytest.mark.parametrize(
+    "member", ["max_tokens = 1", "context_window = 0", 'id = "x"', "upstreams = []", 'price = { input = "1" }']
+)
+def test_overrides_have_a_form(write: Write, member: str) -> None:
+    """A member that no model has, or out of its range, is told with the model."""
+    (problem,) = _problems(write(f'[overrides."openai/gpt-4o"]\n{member}\n'))
+    assert problem.startswith("FILE: overrides of openai/gpt-4o: ")
+
+
+def test_models_are_hidden_by_pattern(write: Write) -> None:
+    """`hide` takes models out, `only` leaves no others in; a whole model of the file's own is in whatever they say."""
+    bundled = _ids(read_catalogue(None))
+    hidden = read_catalogue(write('hide = ["openai/*", "google/gemini-2.5-pro"]\n'))
+    assert _ids(hidden) == {
+        name for name in bundled if not name.startswith("openai/") and name != "google/gemini-2.5-pro"
+    }
+    text = 'only = ["anthropic/*", "openai/gpt-4o"]\nhide = ["*haiku*"]\n' + MODEL.format(id="my/m", provider=ECHO)
+    chosen = read_catalogue(write(text))
+    assert _ids(chosen) == {"my/m", "openai/gpt-4o"} | {
+        name for name in bundled if name.startswith("anthropic/") and "haiku" not in name
+    }
+    assert (chosen.shows("openai/gpt-9"), chosen.shows("anthropic/claude-9")) == (False, True)
+
+
+def test_aliases_of_the_file(write: Write) -> None:
+    """The file may name models once more; an alias of what is not there or hidden, or of a model's id, is a mistake."""
+    assert read_catalogue(write('[aliases]\nfast = "google/gemini-2.5-flash"\n')).aliases == {
+        "fast": "google/gemini-2.5-flash"
+    }
+    path = write(
+        'hide = ["openai/gpt-4.1"]\n[aliases]\nfast = "a/none"\nold = "openai/gpt-4.1"\n'
+        '"openai/gpt-4o" = "google/gemini-2.5-flash"\n'
+    )
+    assert _problems(path) == (
+        "FILE: alias openai/gpt-4o: it is the id of a model",
+        "FILE: alias fast: no model a/none",
+        "FILE: alias old: no model openai/gpt-4.1",
+    )
+
+
+def test_every_provider_is_there_for_own_keys(write: Write) -> None:
+    """Workspaces may bring keys for providers that are off; their addresses are those of the environment."""
+    basis = read_catalogue(write(MINE))
+    environ = {"OPENAI_API_KEY": "k", "GROQ_BASE_URL": "http://127.0.0.1:1/v1"}
+    found = {provider.name: provider for provider in basis.for_own_keys(environ)}
+    assert set(basis.providers) - set(found) == {"azure", "ollama", "vllm"}, "they have no address of their own"
+    assert {provider.api_key for provider in found.values()} == {None}
+    assert (found["groq"].base_url, found["groq"].is_trusted) == ("http://127.0.0.1:1/v1", True)
+    assert (found["openai"].base_url, found["openai"].is_trusted) == ("https://api.openai.com/v1", False)
+    with pytest.raises(ConfigError) as caught:
+        basis.for_own_keys({"GROQ_BASE_URL": "hunter2"})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["GROQ_BASE_URL"]

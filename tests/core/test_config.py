@@ -28,6 +28,7 @@ def test_everything_has_a_default() -> None:
     assert config.master_key.reveal() == ""
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (1_024, 64, 60.0)
     assert config.response_retention_days == 30
+    assert (config.secrets_file, config.discovery_s) == (None, 3_600)
     assert config.providers == ()
     assert config.catalogue.models
 
@@ -36,11 +37,15 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     """Each field is QUILLGATE_ and its name in capitals."""
     file = tmp_path / "q.toml"
     file.write_text("bundled = false")
+    secrets = tmp_path / "secrets"
+    secrets.touch(0o600)
     values: dict[str, Any] = {
         "data_dir": "/var/lib/q",
         "database_url": f"postgresql://q:{CANARY}@db/q",
         "grpc_address": "unix:/run/q.sock",
         "config": str(file),
+        "secrets_file": str(secrets),
+        "discovery_s": "0",
         "pepper_file": "~/pepper",
         "master_key_file": "~/master-key",
         "master_key": CANARY,
@@ -50,7 +55,11 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "max_attempts": "3",
         "drain_s": "1.5",
     }
-    assert set(values) == {field.name for field in dataclasses.fields(Config)} - {"catalogue", "providers"}
+    assert set(values) == {field.name for field in dataclasses.fields(Config)} - {
+        "catalogue",
+        "providers",
+        "byok_providers",
+    }
     config = Config.from_environ({PREFIX + name.upper(): value for name, value in values.items()})
     assert config.data_dir == Path("/var/lib/q")
     assert config.database_url.reveal() == values["database_url"]
@@ -60,6 +69,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert config.master_key.reveal() == CANARY
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (7, 1_000_000, 1.5)
     assert (config.response_retention_days, config.max_attempts) == (7, 3)
+    assert (config.secrets_file, config.discovery_s) == (secrets, 0)
     assert [model.id for model in config.catalogue.models] == ["quillgate/echo"]
 
 
@@ -84,7 +94,7 @@ def test_providers_come_with_their_keys() -> None:
     assert CANARY not in repr(config)
 
 
-@pytest.mark.parametrize("name", ["catalogue", "providers"])
+@pytest.mark.parametrize("name", ["catalogue", "providers", "byok_providers"])
 def test_only_documented_settings_are_read(name: str) -> None:
     """What is derived from the file cannot be set past it."""
     assert Config.from_environ({PREFIX + name.upper(): CANARY}) == Config.from_environ({})
@@ -122,6 +132,7 @@ def test_bad_provider_variables_are_among_the_problems() -> None:
         ("QUILLGATE_MAX_COMPLETIONS", ["-1", "0", "1.5", "1000001", "many", "0x10"]),
         ("QUILLGATE_MAX_ADMIN_CALLS", ["0", "1000001"]),
         ("QUILLGATE_DRAIN_S", ["-0.1", "86400.5", "nan", "inf", "1m"]),
+        ("QUILLGATE_DISCOVERY_S", ["-1", "86401", "hourly"]),
         ("QUILLGATE_RESPONSE_RETENTION_DAYS", ["-1", "0", "1.5", "3651", "for ever"]),
         ("QUILLGATE_PEPPER_FILE", ["~nobody-of-this-name/pepper"]),
     ],

@@ -10,6 +10,8 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from quillgate.v1 import (
+    catalogue_service_pb2,
+    catalogue_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
     metering_service_pb2,
@@ -62,6 +64,9 @@ class FakeAdminCore:
         self.workspaces: dict[str, workspace_service_pb2.Workspace] = {}
         self.days = metering_service_pb2.ListDailyMessageCountResponse()
         self.models: list[model_service_pb2.Model] = []
+        self.catalogue: dict[str, catalogue_service_pb2.CatalogueModel] = {}
+        self.differences: list[catalogue_service_pb2.ModelDifference] = []
+        self.failures: list[str] = []
         self.endless = False
         self.credentials: dict[str, provider_credential_service_pb2.ProviderCredential] = {}
         self.test_result = provider_credential_service_pb2.TestProviderCredentialResponse(ok=True, message="Taken.")
@@ -79,6 +84,7 @@ class FakeAdminCore:
         provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server(
             FakeCredentials(self), self._server
         )
+        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(FakeCatalogue(self), self._server)
         self._server.start()
         return self
 
@@ -328,3 +334,46 @@ class FakeCredentials(provider_credential_service_pb2_grpc.ProviderCredentialSer
             message = f"The workspace has no key of its own with the provider `{provider}`."
             reason = "PROVIDER_CREDENTIAL_NOT_FOUND"
             FakeError(grpc.StatusCode.NOT_FOUND, message, reason, {"provider": provider}).abort(context)
+
+
+class FakeCatalogue(catalogue_service_pb2_grpc.CatalogueServiceServicer):
+    """CatalogueService over the shared state."""
+
+    def __init__(self, core: FakeAdminCore) -> None:
+        self._core = core
+
+    def ListCatalogueModels(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> catalogue_service_pb2.ListCatalogueModelsResponse:
+        self._core.begin(request, context)
+        return catalogue_service_pb2.ListCatalogueModelsResponse(
+            models=self._core.catalogue.values(), snapshot_date="2026-11-25"
+        )
+
+    def SetModelEnabled(self, request: Any, context: Any) -> catalogue_service_pb2.SetModelEnabledResponse:  # noqa: N802
+        self._core.begin(request, context)
+        model = self._find(request.id, context)
+        model.enabled = model.served = request.enabled
+        return catalogue_service_pb2.SetModelEnabledResponse(model=model)
+
+    def SetModelAlias(self, request: Any, context: Any) -> catalogue_service_pb2.SetModelAliasResponse:  # noqa: N802
+        self._core.begin(request, context)
+        model = self._find(request.model_id, context)
+        model.aliases.append(request.alias)
+        return catalogue_service_pb2.SetModelAliasResponse(model=model)
+
+    def DeleteModelAlias(self, request: Any, context: Any) -> catalogue_service_pb2.DeleteModelAliasResponse:  # noqa: N802
+        self._core.begin(request, context)
+        return catalogue_service_pb2.DeleteModelAliasResponse()
+
+    def SyncModels(self, request: Any, context: Any) -> catalogue_service_pb2.SyncModelsResponse:  # noqa: N802
+        self._core.begin(request, context)
+        return catalogue_service_pb2.SyncModelsResponse(
+            differences=self._core.differences, failures=self._core.failures, written=not request.dry_run
+        )
+
+    def _find(self, model_id: str, context: Any) -> catalogue_service_pb2.CatalogueModel:
+        if model_id not in self._core.catalogue:
+            message = f"The model `{model_id}` does not exist or you do not have access to it."
+            FakeError(grpc.StatusCode.NOT_FOUND, message, "MODEL_NOT_FOUND", {"model": model_id}).abort(context)
+        return self._core.catalogue[model_id]

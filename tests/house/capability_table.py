@@ -6,7 +6,8 @@ python tests/house/capability_table.py            # prints the table that README
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from quillgate_core.catalogue_file import CatalogueFile, ProviderEntry, read_catalogue
+from quillgate_core.catalogue_basis import CatalogueBasis, read_catalogue
+from quillgate_core.catalogue_file import ProviderEntry
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.upstream import Account, Capability
@@ -31,7 +32,7 @@ _ENDPOINTS: Sequence[tuple[str, Callable[[Account], object]]] = (
 )
 
 
-def accounts(catalogue: CatalogueFile) -> list[Account]:
+def accounts(catalogue: CatalogueBasis) -> list[Account]:
     """Returns an account of every bundled provider, with a key and an address that stand for real ones."""
     pool = HttpPool()
     return [_account(name, entry, pool) for name, entry in sorted(catalogue.providers.items())]

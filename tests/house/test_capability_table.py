@@ -4,7 +4,7 @@ from pathlib import Path
 
 from house.capability_table import BEGIN, END, accounts, render, table_in
 
-from quillgate_core.catalogue_file import read_catalogue
+from quillgate_core.catalogue_basis import read_catalogue
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

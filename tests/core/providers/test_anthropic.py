@@ -10,7 +10,7 @@ from fakes.provider_site import REQUEST, ProviderSite, text_of
 from fakes.scripted_upstream import ScriptedAnswer, bytes_answer, json_answer, sse_answer
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
-from quillgate_core.catalogue_file import read_catalogue
+from quillgate_core.catalogue_basis import read_catalogue
 from quillgate_core.errors import ProviderCredentialRejected, ProviderRejected, ProviderUnavailable
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.anthropic import MAX_PAGES, Anthropic

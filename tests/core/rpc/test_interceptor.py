@@ -15,6 +15,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from quillgate.v1 import (
+    catalogue_service_pb2,
+    catalogue_service_pb2_grpc,
     completion_service_pb2,
     completion_service_pb2_grpc,
     key_service_pb2,
@@ -42,6 +44,11 @@ KEY_INVALID = Refusal(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", {})
 OVERLOADED = Refusal(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", {"retry_after_s": "1"})
 
 SERVICES: list[tuple[ServiceDescriptor, Any, Any]] = [
+    (
+        catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"],
+        catalogue_service_pb2_grpc.CatalogueServiceServicer,
+        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server,
+    ),
     (
         completion_service_pb2.DESCRIPTOR.services_by_name["CompletionService"],
         completion_service_pb2_grpc.CompletionServiceServicer,

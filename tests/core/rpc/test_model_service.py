@@ -6,6 +6,8 @@ from fakes.sync_rpc import FakeCaller
 from quillgate.v1 import model_service_pb2 as pb
 from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
 from quillgate_core.errors import InvalidRequest, ModelNotFound, QuillgateError, ScopeMissing
+from quillgate_core.own_keys import OwnKey, WorkspaceKeys
+from quillgate_core.pricing import Price, PriceTier
 from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
 from quillgate_core.router import Router
 from quillgate_core.rpc.model_service import ModelService
@@ -75,3 +77,75 @@ async def test_listing_needs_inference() -> None:
     with pytest.raises(ScopeMissing) as caught:
         await _service(scope=USAGE_READ).ListModels(pb.ListModelsRequest(), None)
     assert caught.value.metadata == {"scope": INFERENCE}
+
+
+PRICE = Price("0.15", "0.6", cached_input="0", tiers=(PriceTier(9, "3", "4", "1", "2"), PriceTier(5, "1", "2")))
+
+
+async def test_prices_are_those_of_the_first_upstream() -> None:
+    """In USD for one token, exact and without exponents, tiers by their thresholds; what is not known is absent."""
+    upstreams = (ModelUpstream("on", "dear", priority=2, price=Price("9", "9")), ModelUpstream("on", "m", price=PRICE))
+    models = [
+        Model(id="g/priced", context_window=32_001, max_output_tokens=9, upstreams=upstreams),
+        _model("g/unknown"),
+    ]
+    principal = Principal("key_1", 1, "ws_1", frozenset({INFERENCE}))
+    catalogue = Catalogue(models, providers=["on"])
+    service = ModelService(catalogue, Router(catalogue, {}), FakeCaller(principal))
+    model = (await service.GetModel(pb.GetModelRequest(id="g/priced"), None)).model
+    assert model.pricing == pb.ModelPricing(
+        prompt="0.00000015",
+        completion="0.0000006",
+        input_cache_read="0",
+        tiers=[
+            pb.ModelPricingTier(above_prompt_tokens=5, prompt="0.000001", completion="0.000002"),
+            pb.ModelPricingTier(
+                above_prompt_tokens=9,
+                prompt="0.000003",
+                completion="0.000004",
+                input_cache_read="0.000001",
+                input_cache_write="0.000002",
+            ),
+        ],
+    )
+    assert model.full_context_messages == 3
+    assert not (await service.GetModel(pb.GetModelRequest(id="g/unknown"), None)).model.HasField("pricing")
+
+
+async def test_alias_is_told_under_its_own_name() -> None:
+    """Whoever asks for an alias gets its model as that alias; lists show an alias only to a key whose list names it."""
+    catalogue = Catalogue([_model("g/a"), _model("g/b")], providers=["on"], aliases={"fast": "g/b", "slow": "g/off"})
+    listed = {}
+    for allowed in ((), ("g/b",), ("fast", "slow", "g/a")):
+        caller = FakeCaller(Principal("k", 1, "ws_1", frozenset({INFERENCE}), allowed))
+        service = ModelService(catalogue, Router(catalogue, {}), caller)
+        response = await service.ListModels(pb.ListModelsRequest(), None)
+        listed[allowed] = [model.id for model in response.models.data.items]
+        model = (await service.GetModel(pb.GetModelRequest(id="fast"), None)).model
+        assert (model.id, model.owned_by) == ("fast", "g")
+    assert listed == {(): ["g/a", "g/b"], ("g/b",): ["g/b"], ("fast", "slow", "g/a"): ["fast", "g/a"]}
+
+
+class _Keys:
+    """One workspace has a key of its own."""
+
+    def of(self, workspace_id: str) -> WorkspaceKeys:
+        keys = {"off": OwnKey("off", False, lambda: Account("off"))} if workspace_id == "ws_own" else {}
+        return WorkspaceKeys(len(keys), keys)
+
+    def refresh(self) -> None:
+        """Nothing changes."""
+
+
+async def test_own_keys_open_models_to_their_workspace() -> None:
+    """What only a workspace's own key serves is there for that workspace, and unknown to the others."""
+    catalogue = Catalogue([_model("g/a"), _model("g/off", provider="off")], providers=["on"])
+    seen = {}
+    for workspace_id in ("ws_own", "ws_other"):
+        principal = Principal("key_1", 1, workspace_id, frozenset({INFERENCE}))
+        service = ModelService(catalogue, Router(catalogue, {}, own_keys=_Keys()), FakeCaller(principal))
+        response = await service.ListModels(pb.ListModelsRequest(), None)
+        seen[workspace_id] = [model.id for model in response.models.data.items]
+    assert seen == {"ws_own": ["g/a", "g/off"], "ws_other": ["g/a"]}
+    with pytest.raises(ModelNotFound):
+        await service.GetModel(pb.GetModelRequest(id="g/off"), None)
