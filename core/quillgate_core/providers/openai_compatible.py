@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, get_args
 
 import msgspec
-from yarl import URL
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
@@ -28,7 +27,7 @@ from quillgate_core.errors import InvalidRequest, QuillgateError
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
+from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
@@ -78,14 +77,15 @@ class OpenAICompatible:
         extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         self._name = name
-        base_url = _checked_base_url(base_url)
+        base_url = checked_base_url(base_url)
         self._chat_url = base_url + "/chat/completions"
         self._text_url = base_url + "/completions"
         self._responses_url = base_url + "/responses"
         self._limits = limits
         self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
         self._errors = ProviderErrors(name, api_key)
-        headers = _headers(api_key, extra_headers or {})
+        credentials = {"authorization": f"Bearer {api_key.reveal()}"} if api_key is not None else {}
+        headers = request_headers(credentials, extra_headers or {})
         self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
 
     @property
@@ -179,7 +179,7 @@ class OpenAICompatible:
                 yield events
 
     async def _create(self, url: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
-        response = await self._open(url, body)
+        response = await self._http.ask(url, body)
         try:
             return self._answer_value(await response.read_all(), list_member)
         finally:
@@ -189,7 +189,7 @@ class OpenAICompatible:
         self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
-        response = await self._open(url, body)
+        response = await self._http.ask(url, body)
         done = False
         try:
             if response.content_type.startswith("application/json"):
@@ -213,21 +213,6 @@ class OpenAICompatible:
                 self._http.finish(response)
             else:
                 response.close()
-
-    async def _open(self, url: str, body: bytes) -> ProviderResponse:
-        """Returns a response with a good status; raises for every other one."""
-        response = await self._http.post(url, body)
-        if 200 <= response.status < 300:
-            return response
-        try:
-            raise self._errors.for_status(
-                response.status,
-                await response.read_refusal(),
-                content_type=response.content_type,
-                retry_after=response.retry_after,
-            )
-        finally:
-            response.close()
 
     def _answer_value(self, body: bytes, list_member: str) -> dict[str, Any]:
         """Decodes a whole answer, whose `list_member` is what makes it one; raises when it is none."""
@@ -297,25 +282,6 @@ def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
     options = value.pop("stream_options", None) or {}
     if stream:
         value["stream_options"] = {**options, "include_usage": True}
-
-
-def _checked_base_url(base_url: str) -> str:
-    url = URL(base_url)
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
-        raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
-    return base_url.rstrip("/")
-
-
-def _headers(api_key: Secret | None, extra_headers: Mapping[str, str]) -> dict[str, str]:
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",  # compression would hold chunks back
-        "content-type": "application/json",
-        "user-agent": "quillgate",
-    }
-    if api_key is not None:
-        headers["authorization"] = f"Bearer {api_key.reveal()}"
-    return headers | {header.lower(): value for header, value in extra_headers.items()}
 
 
 def _as_chunk(answer: dict[str, Any]) -> ChatCompletionChunk:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
@@ -130,6 +131,24 @@ class ProviderHttp:
         """Asks for what is at the address, as `post` does."""
         return await self._send("GET", url, None)
 
+    async def ask(self, url: str, body: bytes | aiohttp.FormData | None = None) -> ProviderResponse:
+        """Sends the body, or asks for what is at the address, and returns a response with a good status.
+
+        Every other status is raised as the error that it means, beside what `post` raises.
+        """
+        response = await (self.get(url) if body is None else self.post(url, body))
+        if 200 <= response.status < 300:
+            return response
+        try:
+            raise self._errors.for_status(
+                response.status,
+                await response.read_refusal(),
+                content_type=response.content_type,
+                retry_after=response.retry_after,
+            )
+        finally:
+            response.close()
+
     async def _send(
         self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
     ) -> ProviderResponse:
@@ -155,6 +174,25 @@ class ProviderHttp:
             response.close()
             return
         self._pool.drain(response.raw, response.drain())
+
+
+def checked_base_url(base_url: str) -> str:
+    """Returns what paths are appended to; raises ValueError for an address that no request could be sent to."""
+    url = URL(base_url)
+    if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
+        raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
+    return base_url.rstrip("/")
+
+
+def request_headers(credentials: Mapping[str, str], extra_headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns what every request is sent with; `extra_headers` win over ours."""
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",  # compression would hold chunks back
+        "content-type": "application/json",
+        "user-agent": "quillgate",
+    }
+    return headers | dict(credentials) | {header.lower(): value for header, value in extra_headers.items()}
 
 
 def _payload(body: bytes | aiohttp.FormData) -> bytes | io.BytesIO | aiohttp.FormData:
