@@ -89,7 +89,8 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
         """Returns the provider with its key from the environment, None if it needs one that is not there.
 
-        The host of one that `is_bundled` is trusted only if the environment names it.
+        The host of one that `is_bundled` is trusted only if the environment names it. An address from the environment
+        keeps the protocol, but for Gemini's OpenAI endpoint, which tells itself by its name.
         Raises ConfigError, without any value, for a variable that cannot be used.
         """
         key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
@@ -105,12 +106,13 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(problems)
         # Whoever puts another server in the provider's place rarely puts one that speaks everything it does.
         native = CHAT_ONLY if base_url else frozenset(self.native_endpoints)
+        address = (base_url or self.base_url).rstrip("/")
         return ProviderConfig(
             name,
-            (base_url or self.base_url).rstrip("/"),
+            address,
             Secret(key) if key else None,
             native,
-            protocol=self.protocol,
+            protocol="openai" if _is_gemini_openai(self.protocol, address) else self.protocol,
             dialect=self.dialect,
             headers=self.headers,
             is_trusted=bool(base_url) or not is_bundled,
@@ -229,6 +231,11 @@ def _repeated(file: CatalogueFile) -> list[str]:
 
 def _is_echo(model: Model) -> bool:
     return any(upstream.provider == ECHO for upstream in model.upstreams)
+
+
+def _is_gemini_openai(protocol: Protocol, base_url: str) -> bool:
+    """Tells the OpenAI endpoint that Google offers beside Gemini's own, and what stands in for it."""
+    return protocol == "gemini" and base_url.endswith("/openai")
 
 
 def _is_base_url(text: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from quillgate_core.catalogue_file import Protocol, ProviderConfig
+from quillgate_core.providers.gemini import Gemini
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
@@ -44,4 +45,20 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> A
     )
 
 
-_MAKERS: Final[Mapping[Protocol, Make]] = {"openai": _openai}
+def _gemini(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> Account:
+    provider = Gemini(
+        name=config.name,
+        base_url=config.base_url,
+        api_key=config.api_key,
+        pool=pool,
+        is_trusted=config.is_trusted,
+        limits=limits,
+        extra_headers=config.headers,
+    )
+    return Account(config.name, chat=provider, lister=provider)
+
+
+_MAKERS: Final[Mapping[Protocol, Make]] = {
+    "openai": _openai,
+    "gemini": _gemini,
+}
