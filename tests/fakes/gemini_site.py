@@ -34,13 +34,13 @@ class GeminiSite:
             new_call_id=lambda: f"made-{next(count)}",
         )
 
-    async def create(self, members: Mapping[str, Any] | None = None, *, model: str = "gemini-2.5-flash") -> ChatCompletion:
+    async def create(self, members: Mapping[str, Any] | None = None) -> ChatCompletion:
         """Asks for a whole answer."""
         provider = self.provider()
-        request = request_of(members or {})
-        return await provider.create_chat(
-            provider.prepare_chat(request, model=model, stream=False, max_output_tokens=None)
+        prepared = provider.prepare_chat(
+            request_of(members or {}), model="gemini-2.5-flash", stream=False, max_output_tokens=None
         )
+        return await provider.create_chat(prepared)
 
     async def stream(
         self,

@@ -10,21 +10,21 @@ everything here is a prompt, an answer or a key.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import quote, urlencode
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_codec import JsonError, load_json
-from quillgate_core.errors import QuillgateError
 from quillgate_core.providers.gemini_answer import GeminiAnswer, whole_answer
 from quillgate_core.providers.gemini_request import gemini_body
 from quillgate_core.providers.http_pool import HttpPool
+from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
 from quillgate_core.providers.provider_limits import ProviderLimits
-from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Capability, ListedModel, PreparedChat, Traits
 
@@ -45,14 +45,6 @@ class GeminiChat(PreparedChat):
     model: str
     single_call: bool
     """Whether only the first tool call of the answer counts."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one read of a stream held: chunks, then perhaps a failure."""
-
-    chunks: list[ChatCompletionChunk]
-    failure: QuillgateError | None = None
 
 
 def _new_call_id() -> str:
@@ -80,12 +72,12 @@ class Gemini:
     ) -> None:
         self._name = name
         self._base_url = checked_base_url(base_url)
-        self._limits = limits
         self._new_call_id = new_call_id
         self._errors = ProviderErrors(name, api_key)
         credentials = {"x-goog-api-key": api_key.reveal()} if api_key is not None else {}
         headers = request_headers(credentials, extra_headers or {})
-        self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        self._calls = ProviderCalls(http, self._errors, limits)
 
     @property
     def name(self) -> str:
@@ -108,64 +100,44 @@ class Gemini:
     async def create_chat(self, prepared: PreparedChat) -> ChatCompletion:
         """Sends the request and returns the whole answer; raises as ChatProvider says."""
         chat, answer = self._begin(prepared)
-        response = await self._http.ask(self._url(chat, "generateContent"), chat.body)
-        try:
-            value = self._object(await response.read_all())
-        except JsonError as error:
-            raise self._errors.unavailable("sent an answer that cannot be read") from error
-        finally:
-            response.close()
+        value = self._value(await self._calls.post(self._url(chat, "generateContent"), chat.body))
         return whole_answer([answer.take(value), *answer.end()], self._errors)
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
         chat, answer = self._begin(prepared)
-        response = await self._http.ask(self._url(chat, "streamGenerateContent?alt=sse"), chat.body)
-        try:
-            if response.content_type.startswith("application/json"):
-                batch = self._read_array(await response.read_all(), answer)
-                if batch.chunks:
-                    yield batch.chunks
-                if batch.failure is not None:
-                    raise batch.failure
-                return
-            if response.content_type.startswith("text/html"):
-                raise self._errors.unavailable("answered with a web page")
-            parser = SseParser(self._limits.sse_line_bytes, self._limits.sse_event_bytes)
-            data = b"-"
-            while data:
-                data = await response.read_some()
-                batch = self._read(parser, data, answer)
-                if batch.chunks:
-                    yield batch.chunks
-                if batch.failure is not None:
-                    raise batch.failure
-        finally:
-            # Whatever was read to its end has freed its connection already.
-            response.close()
+        url = self._url(chat, "streamGenerateContent?alt=sse")
+
+        def decode(data: bytes, chunks: list[ChatCompletionChunk]) -> bool:
+            chunk = answer.take(self._checked(load_json(data)))
+            if chunk.choices or chunk.HasField("usage"):
+                chunks.append(chunk)
+            return False  # only closing is an end
+
+        def closed(stray: bytes) -> list[ChatCompletionChunk]:
+            self._raise_stray(stray)
+            return answer.end()
+
+        pieces = self._calls.stream(
+            url, chat.body, decode=decode, whole=lambda body: self._whole(body, answer), closed=closed
+        )
+        async with aclosing(pieces):
+            async for chunks in pieces:
+                yield chunks
 
     async def list_models(self) -> list[ListedModel]:
         """Returns the models that can chat, page by page; raises as create_chat does."""
         found: list[ListedModel] = []
-        token = ""
+        token: Any = ""
         for _ in range(_MAX_PAGES):
             query = {"pageSize": str(_PAGE_MODELS)} | ({"pageToken": token} if token else {})
-            page = await self._page(f"{self._base_url}/models?{urlencode(query)}")
+            page = self._value(await self._calls.get(f"{self._base_url}/models?{urlencode(query)}"))
             models = page.get("models")
             found += filter(None, map(_listed, models if type(models) is list else ()))
-            token = page.get("nextPageToken") or ""
+            token = page.get("nextPageToken")
             if type(token) is not str or not token:
                 break
         return found
-
-    async def _page(self, url: str) -> dict[str, Any]:
-        response = await self._http.ask(url)
-        try:
-            return self._object(await response.read_all())
-        except JsonError as error:
-            raise self._errors.unavailable("sent a list of models that cannot be read") from error
-        finally:
-            response.close()
 
     def _begin(self, prepared: PreparedChat) -> tuple[GeminiChat, GeminiAnswer]:
         assert isinstance(prepared, GeminiChat)
@@ -176,11 +148,24 @@ class Gemini:
         name = chat.model if "/" in chat.model else f"models/{chat.model}"
         return f"{self._base_url}/{quote(name)}:{method}"
 
-    def _object(self, data: bytes) -> dict[str, Any]:
-        """Decodes one response; raises the error that it stands for, or JsonError when it is no object."""
-        return self._checked(load_json(data))
+    def _value(self, body: bytes) -> dict[str, Any]:
+        """Decodes a whole body; raises the error that it stands for."""
+        try:
+            return self._checked(load_json(body))
+        except JsonError as error:
+            raise self._errors.unavailable("sent an answer that cannot be read") from error
+
+    def _whole(self, body: bytes, answer: GeminiAnswer) -> list[ChatCompletionChunk]:
+        """Reads what a server that does not know `alt=sse` answers: all responses in one array, or the only one."""
+        try:
+            value = load_json(body)
+            values = [self._checked(item) for item in (value if type(value) is list else [value])]
+        except JsonError as error:
+            raise self._errors.unavailable("sent an answer that cannot be read") from error
+        return [*map(answer.take, values), *answer.end()]
 
     def _checked(self, value: Any) -> dict[str, Any]:
+        """Returns a response; raises the error that it stands for, or JsonError for what is no object."""
         if type(value) is not dict:
             raise JsonError("it must be a JSON object", code="invalid_type")
         if "error" in value:
@@ -189,62 +174,15 @@ class Gemini:
                 raise failure
         return value
 
-    def _read(self, parser: SseParser, data: bytes, answer: GeminiAnswer) -> _Batch:
-        """Decodes what one read completes; no data is the end of the stream."""
-        too_much: QuillgateError | None = None
+    def _raise_stray(self, stray: bytes) -> None:
+        """Raises the error that ended a stream, which comes as bare JSON and in no event."""
         try:
-            events = parser.feed(data) if data else parser.close()
-        except SseLimitError as error:
-            events, too_much = error.events, self._errors.unavailable("sent more at once than this gateway reads")
-        batch = self._take(map(self._object, events), answer)
-        batch.failure = batch.failure or too_much
-        if not data and batch.failure is None:
-            batch.failure = self._stray(parser.stray)
-            self._end(batch, answer)
-        return batch
-
-    def _take(self, values: Iterable[dict[str, Any]], answer: GeminiAnswer) -> _Batch:
-        """Takes responses up to the first that fails; `values` may raise as `_object` does."""
-        batch = _Batch([])
-        try:
-            for value in values:
-                chunk = answer.take(value)
-                if chunk.choices or chunk.HasField("usage"):
-                    batch.chunks.append(chunk)
+            value = load_json(stray) if stray else None
         except JsonError:
-            batch.failure = self._errors.unavailable("sent a chunk that cannot be read")
-        except QuillgateError as error:
-            batch.failure = error
-        return batch
-
-    def _end(self, batch: _Batch, answer: GeminiAnswer) -> None:
-        if batch.failure is not None:
             return
-        try:
-            batch.chunks += answer.end()
-        except QuillgateError as error:
-            batch.failure = error
-
-    def _stray(self, stray: bytes) -> QuillgateError | None:
-        """Returns the error that ended a stream: it comes as bare JSON, in no event."""
-        if not stray:
-            return None
-        try:
-            value = load_json(stray)
-        except JsonError:
-            return None
         value = value[0] if type(value) is list and value else value
-        return self._errors.for_value(value) if type(value) is dict else None
-
-    def _read_array(self, body: bytes, answer: GeminiAnswer) -> _Batch:
-        """Decodes what a server that does not know `alt=sse` answers: all responses in one array, or the only one."""
-        try:
-            value = load_json(body)
-        except JsonError:
-            return _Batch([], self._errors.unavailable("sent an answer that cannot be read"))
-        batch = self._take(map(self._checked, value if type(value) is list else [value]), answer)
-        self._end(batch, answer)
-        return batch
+        if type(value) is dict:
+            self._checked(value)
 
 
 def _listed(value: Any) -> ListedModel | None:

@@ -6,8 +6,7 @@ few members that routing and metering decide. It must not log: everything here i
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
@@ -23,13 +22,13 @@ from quillgate_codec import (
     provider_text_completion,
     text_completion_request,
 )
-from quillgate_core.errors import InvalidRequest, QuillgateError
+from quillgate_core.errors import InvalidRequest
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
+from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
 from quillgate_core.providers.provider_limits import ProviderLimits
-from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Capability, PreparedChat, PreparedResponse, PreparedText, Traits
 
@@ -47,15 +46,6 @@ _dumps = msgspec.json.Encoder().encode
 PieceT = TypeVar("PieceT")
 _Read = Callable[[Any], PieceT]
 """Makes a message of a decoded JSON object."""
-
-
-@dataclass(slots=True)
-class _Batch(Generic[PieceT]):
-    """What one read of a stream held: chunks, then perhaps the end, good (`[DONE]`) or bad."""
-
-    chunks: list[PieceT]
-    done: bool = False
-    failure: QuillgateError | None = None
 
 
 class OpenAICompatible:
@@ -81,12 +71,12 @@ class OpenAICompatible:
         self._chat_url = base_url + "/chat/completions"
         self._text_url = base_url + "/completions"
         self._responses_url = base_url + "/responses"
-        self._limits = limits
         self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
         self._errors = ProviderErrors(name, api_key)
         credentials = {"authorization": f"Bearer {api_key.reveal()}"} if api_key is not None else {}
         headers = request_headers(credentials, extra_headers or {})
-        self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
+        self._calls = ProviderCalls(http, self._errors, limits)
 
     @property
     def traits(self) -> Traits:
@@ -179,40 +169,22 @@ class OpenAICompatible:
                 yield events
 
     async def _create(self, url: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
-        response = await self._http.ask(url, body)
-        try:
-            return self._answer_value(await response.read_all(), list_member)
-        finally:
-            response.close()
+        return self._answer_value(await self._calls.post(url, body), list_member)
 
-    async def _stream(
+    def _stream(
         self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
-        response = await self._http.ask(url, body)
-        done = False
-        try:
-            if response.content_type.startswith("application/json"):
-                yield [whole(self._answer_value(await response.read_all(), list_member))]
-                return
-            if response.content_type.startswith("text/html"):
-                raise self._errors.unavailable("answered with a web page")
-            parser = SseParser(self._limits.sse_line_bytes, self._limits.sse_event_bytes)
-            while not done:
-                data = await response.read_some()
-                batch = self._read_batch(parser, data, read)
-                if batch.chunks:
-                    yield batch.chunks
-                if batch.failure is not None:
-                    raise batch.failure
-                done = batch.done
-                if not data:
-                    return
-        finally:
-            if done:
-                self._http.finish(response)
-            else:
-                response.close()
+
+        def decode(data: bytes, pieces: list[PieceT]) -> bool:
+            if data.startswith(_DONE):
+                return True
+            pieces.append(read(self._object(data)))
+            return False
+
+        return self._calls.stream(
+            url, body, decode=decode, whole=lambda answer: [whole(self._answer_value(answer, list_member))]
+        )
 
     def _answer_value(self, body: bytes, list_member: str) -> dict[str, Any]:
         """Decodes a whole answer, whose `list_member` is what makes it one; raises when it is none."""
@@ -241,33 +213,6 @@ class OpenAICompatible:
                 raise failure
             value.pop("error", None)
         return value
-
-    def _read_batch(self, parser: SseParser, data: bytes, read: _Read[PieceT]) -> _Batch[PieceT]:
-        """Decodes what one read completes; no data is the end of the stream."""
-        try:
-            events = parser.feed(data) if data else parser.close()
-        except SseLimitError as error:
-            batch = self._decode(error.events, read)
-            if not batch.done:
-                batch.failure = batch.failure or self._errors.unavailable("sent more at once than this gateway reads")
-            return batch
-        return self._decode(events, read)
-
-    def _decode(self, events: list[bytes], read: _Read[PieceT]) -> _Batch[PieceT]:
-        batch: _Batch[PieceT] = _Batch([])
-        for data in events:
-            if data.startswith(_DONE):
-                batch.done = True
-                break
-            try:
-                batch.chunks.append(read(self._object(data)))
-            except JsonError:
-                batch.failure = self._errors.unavailable("sent a chunk that cannot be read")
-                break
-            except QuillgateError as error:
-                batch.failure = error
-                break
-        return batch
 
     def _present_limits(self, value: dict[str, Any]) -> list[str]:
         """The members that limit the output in this request, or the one that this provider knows for sure."""

@@ -8,13 +8,21 @@ or our account with it (401, 402, 403, its quota, its key) gets our words. Serve
     {"error": "text"}  {"detail": ...}  {"message": ...}  {"object": "error", ...}  text/plain
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from quillgate_codec import JsonError, load_json
-from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
+from quillgate_core.errors import (
+    Overloaded,
+    ProviderCredentialRejected,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QuillgateError,
+)
 from quillgate_core.providers.redaction import MAX_CHARACTERS, redact
 from quillgate_core.secret import Secret
 
@@ -32,6 +40,19 @@ _CALLER_WORDS: Final = frozenset(
     | {"invalid_argument", "invalid_value", "content_filter", "content_policy_violation", "model_not_found"}
     | {"unsupported_parameter", "unsupported_value", "not_found_error", "request_too_large"}
 )
+_SIZE_STATUSES: Final = frozenset({400, 413, 422})
+_MODEL_STATUSES: Final = frozenset({400, 404, 422})
+_TIMEOUT_WORDS: Final = frozenset({"timeout", "timeout_error", "request_timeout", "deadline_exceeded"})
+_CONTEXT_WORDS: Final = re.compile(
+    r"context.{0,20}(length|window|limit|size)|prompt is too long|input is too long|too many (input |prompt )?tokens"
+    r"|input token count .{0,40}exceeds|maximum .{0,20}(prompt|input) length|reduce the length",
+    re.IGNORECASE,
+)
+_MODEL_WORDS: Final = re.compile(
+    r"model.{0,200}(not found|does not exist|not supported|not a valid|unavailable)"
+    r"|(invalid|unknown|unsupported|no such) model|not a valid model|no endpoints found",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +66,16 @@ class ErrorReport:
 
 
 class ProviderErrors:
-    """Makes the errors of one provider, so that each names it and none holds its key."""
+    """Makes the errors of one provider, so that each names it and none holds its key.
 
-    def __init__(self, provider: str, api_key: Secret | None) -> None:
+    `byok` says that the key is a workspace's own: then a refusal of the account is told as such, because the workspace
+    can do something about it.
+    """
+
+    def __init__(self, provider: str, api_key: Secret | None, *, byok: bool = False) -> None:
         self._provider = provider
         self._api_key = api_key
+        self._byok = byok
 
     def for_status(
         self, status: int, body: bytes, *, content_type: str = "", retry_after: str | None = None
@@ -78,8 +104,8 @@ class ProviderErrors:
 
     def _for(self, status: int, report: ErrorReport, retry_after: str | None) -> QuillgateError:
         if status in _ACCOUNT_STATUSES or _is_about_account(report):
-            return self.unavailable("refused this gateway's account")
-        if status == 408:
+            return self._account_refused()
+        if status == 408 or not _TIMEOUT_WORDS.isdisjoint(_words(report)):
             return self.timeout("did not answer in time")
         if status in (425, 429):
             text = f"The provider `{self._provider}` is over its limit of requests; try again later."
@@ -88,12 +114,17 @@ class ProviderErrors:
             return self._rejected(status, report)
         return self.unavailable(f"failed with status {status}" if status else "failed")
 
+    def _account_refused(self) -> QuillgateError:
+        if self._byok:
+            return ProviderCredentialRejected(self._provider)
+        return self.unavailable("refused this gateway's account")
+
     def _rejected(self, status: int, report: ErrorReport) -> ProviderRejected:
         fallback = f"The provider `{self._provider}` refused the request with status {status}."
         return ProviderRejected(
             self._redact(report.message) or fallback,
             provider=self._provider,
-            code=self._redact(report.code, MAX_CODE_CHARACTERS),
+            code=self._redact(_code_of(status, report), MAX_CODE_CHARACTERS),
             param=self._redact(report.param, MAX_CODE_CHARACTERS),
         )
 
@@ -178,6 +209,18 @@ def _text(value: Any) -> str:
 
 def _words(report: ErrorReport) -> frozenset[str]:
     return frozenset({report.kind.lower(), report.code.lower()})
+
+
+def _code_of(status: int, report: ErrorReport) -> str:
+    """The provider's code, but for the two failures that clients act on: they know OpenAI's codes only.
+
+    Agents shorten the conversation at the one, and people choose another model at the other.
+    """
+    if status in _SIZE_STATUSES and _CONTEXT_WORDS.search(report.message):
+        return "context_length_exceeded"
+    if status in _MODEL_STATUSES and _MODEL_WORDS.search(report.message):
+        return "model_not_found"
+    return report.code
 
 
 def _is_about_account(report: ErrorReport) -> bool:

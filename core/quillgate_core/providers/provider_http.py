@@ -156,6 +156,7 @@ class ProviderHttp:
             raise self._errors.unavailable("could not be reached: its address is not https")
         start_time = asyncio.get_running_loop().time()
         limit_s = min(self._limits.first_byte_s, self._limits.total_s)
+        response = None
         try:
             async with asyncio.timeout_at(start_time + limit_s):
                 session = self._pool.session(is_trusted=self._is_trusted)
@@ -164,8 +165,12 @@ class ProviderHttp:
                 )
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error
+        except aiohttp.ClientResponseError:
+            pass  # not chained to ours: it holds the request's headers, and with them the key
         except (aiohttp.ClientError, OSError) as error:
             raise self._errors.unavailable("could not be reached") from error
+        if response is None:
+            raise self._errors.unavailable("sent an answer that is no HTTP")
         return ProviderResponse(response, self._limits, self._errors, start_time + self._limits.total_s)
 
     def finish(self, response: ProviderResponse) -> None:
