@@ -83,6 +83,8 @@ class ChatTally:
         if index not in self._begun:
             self._begun.add(index)
             delta.role = delta.role or "assistant"
+        else:
+            delta.ClearField("role")  # clients that join the pieces of a delta would join the roles too
         delta.SetInParent()
         if choice.finish_reason and index not in self._finished:
             self._finished.add(index)

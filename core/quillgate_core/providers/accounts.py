@@ -2,50 +2,68 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypedDict
 
 from quillgate_core.catalogue_file import Protocol, ProviderConfig
+from quillgate_core.providers.dialects import Dialect, dialect_of
 from quillgate_core.providers.gemini import Gemini
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
+from quillgate_core.providers.openai_model_list import OpenAIModelList
 from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
 from quillgate_core.providers.provider_limits import ProviderLimits
+from quillgate_core.secret import Secret
 from quillgate_core.upstream import Account
 
-Make = Callable[[ProviderConfig, HttpPool, ProviderLimits], Account]
+Make = Callable[[ProviderConfig, HttpPool, ProviderLimits, bool], Account]
+"""Makes the account of a configuration; the last is whether the key is a workspace's own."""
 
 
 def make_account(
     config: ProviderConfig, pool: HttpPool, limits: ProviderLimits | None = None, *, byok: bool = False
 ) -> Account:
     """Returns what can be asked of a provider with the key of `config`; `byok` when that is a workspace's own."""
-    account = _MAKERS[config.protocol](config, pool, limits or ProviderLimits())
+    account = _MAKERS[config.protocol](config, pool, limits or ProviderLimits(), byok)
     return replace(account, byok=byok, max_in_flight=config.max_in_flight)
 
 
-def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> Account:
-    provider = OpenAICompatible(
+class _Server(TypedDict):
+    """What every endpoint of an OpenAI-compatible server is made with."""
+
+    name: str
+    base_url: str
+    api_key: Secret | None
+    pool: HttpPool
+    is_trusted: bool
+    extra_headers: Mapping[str, str]
+    dialect: Dialect
+    byok: bool
+
+
+def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok: bool) -> Account:
+    dialect = dialect_of(config)
+    server = _Server(
         name=config.name,
         base_url=config.base_url,
         api_key=config.api_key,
         pool=pool,
         is_trusted=config.is_trusted,
-        limits=limits,
         extra_headers=config.headers,
+        dialect=dialect,
+        byok=byok,
     )
-    transcriptions = OpenAITranscriptions(
-        name=config.name, base_url=config.base_url, api_key=config.api_key, pool=pool, is_trusted=config.is_trusted
-    )
+    provider = OpenAICompatible(**server, limits=limits)
     return Account(
         config.name,
         chat=provider,
         text=provider if "completions" in config.native_endpoints else None,
         responses=provider if "responses" in config.native_endpoints else None,
-        transcriptions=transcriptions,
+        transcriptions=None if "transcriptions" in dialect.lacks else OpenAITranscriptions(**server),
+        lister=OpenAIModelList(**server, limits=limits),
     )
 
 
-def _gemini(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> Account:
+def _gemini(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok: bool) -> Account:
     provider = Gemini(
         name=config.name,
         base_url=config.base_url,
@@ -54,6 +72,7 @@ def _gemini(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits) -> A
         is_trusted=config.is_trusted,
         limits=limits,
         extra_headers=config.headers,
+        byok=byok,
     )
     return Account(config.name, chat=provider, lister=provider)
 

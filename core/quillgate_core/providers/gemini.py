@@ -55,7 +55,8 @@ class Gemini:
     """A ChatProvider and ModelLister over HTTP with server-sent events.
 
     `base_url` ends with the API's version, such as `https://generativelanguage.googleapis.com/v1beta`; it must not hold
-    credentials. `extra_headers` are sent with every request and win over ours.
+    credentials. `extra_headers` are sent with every request and win over ours. `byok` says that the key is a
+    workspace's own.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Gemini:
         is_trusted: bool = True,
         limits: ProviderLimits = _DEFAULT_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
+        byok: bool = False,
         new_call_id: Callable[[], str] = _new_call_id,
     ) -> None:
         self._name = name
         self._base_url = checked_base_url(base_url)
         self._new_call_id = new_call_id
-        self._errors = ProviderErrors(name, api_key)
+        self._errors = ProviderErrors(name, api_key, byok=byok)
         credentials = {"x-goog-api-key": api_key.reveal()} if api_key is not None else {}
         headers = request_headers(credentials, extra_headers or {})
         http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)

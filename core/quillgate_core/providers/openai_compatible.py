@@ -6,7 +6,7 @@ few members that routing and metering decide. It must not log: everything here i
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,25 +23,33 @@ from quillgate_codec import (
     text_completion_request,
 )
 from quillgate_core.errors import InvalidRequest
+from quillgate_core.providers.addresses import addresses, sent_headers
+from quillgate_core.providers.call_pieces import CallPieces
+from quillgate_core.providers.dialect_answer import clean_value
+from quillgate_core.providers.dialect_request import translate
+from quillgate_core.providers.dialects import DIALECTS, UNKNOWN, Dialect
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_responses import as_event, event_of, prepared_response, whole_response
 from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
+from quillgate_core.providers.provider_http import ProviderHttp
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
-from quillgate_core.upstream import Capability, PreparedChat, PreparedResponse, PreparedText, Traits
+from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText, Traits
 
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _DONE: Final = b"[DONE]"
 _CHOICES: Final = "choices"
-_LIMIT_MEMBERS: Final = ("max_tokens", "max_completion_tokens")
-_TRAITS: Final = Traits(
-    cached_tokens="inside",
-    cancel_stops_bill=True,
-    supports=frozenset(get_args(Capability)) - {"completions", "responses", "transcriptions"},
-)
 _dumps = msgspec.json.Encoder().encode
+
+
+class _ModelOnly(msgspec.Struct):
+    """The only member of a request that an address may need."""
+
+    model: str
+
+
+_decode_model = msgspec.json.Decoder(_ModelOnly).decode
 
 PieceT = TypeVar("PieceT")
 _Read = Callable[[Any], PieceT]
@@ -52,7 +60,8 @@ class OpenAICompatible:
     """A ChatProvider, TextProvider and ResponseProvider over HTTP with server-sent events.
 
     `base_url` is what paths such as `/chat/completions` are appended to, such as `https://openrouter.ai/api/v1`; it
-    must not hold credentials. `extra_headers` are sent with every request and win over ours.
+    must not hold credentials. `extra_headers` are sent with every request and win over ours. `dialect` says what is
+    particular to the vendor; by default it is the one of the vendor with that name. `byok` as ProviderErrors has it.
     """
 
     def __init__(
@@ -65,23 +74,21 @@ class OpenAICompatible:
         is_trusted: bool = True,
         limits: ProviderLimits = _DEFAULT_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
+        dialect: Dialect | None = None,
+        byok: bool = False,
     ) -> None:
         self._name = name
-        base_url = checked_base_url(base_url)
-        self._chat_url = base_url + "/chat/completions"
-        self._text_url = base_url + "/completions"
-        self._responses_url = base_url + "/responses"
-        self._limit_member = "max_completion_tokens" if name == "openai" else "max_tokens"
-        self._errors = ProviderErrors(name, api_key)
-        credentials = {"authorization": f"Bearer {api_key.reveal()}"} if api_key is not None else {}
-        headers = request_headers(credentials, extra_headers or {})
+        self._dialect = dialect or DIALECTS.get(name, UNKNOWN)
+        self._addresses = addresses(self._dialect, base_url, extra_headers or {})
+        self._errors = ProviderErrors(name, api_key, byok=byok)
+        headers = sent_headers(self._dialect, api_key, extra_headers or {})
         http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
         self._calls = ProviderCalls(http, self._errors, limits)
 
     @property
     def traits(self) -> Traits:
         """What is particular to it."""
-        return _TRAITS
+        return self._dialect.traits
 
     @property
     def name(self) -> str:
@@ -91,24 +98,36 @@ class OpenAICompatible:
     def prepare_chat(
         self, request: ChatCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
     ) -> PreparedChat:
-        """Writes the request as JSON for the upstream model; raises InvalidRequest when raw members are not JSON."""
+        """Writes the request as JSON for the upstream model, in the vendor's dialect.
+
+        Raises InvalidRequest when raw members are not JSON, or ask for what the vendor can never serve.
+        """
         try:
             value = chat_request.to_value(request)
         except JsonError as error:
             raise InvalidRequest(str(error), param=error.path, code=error.code) from None
         _decide_members(value, model=model, stream=stream)
-        if max_output_tokens is not None:
-            for member in self._present_limits(value):
-                value[member] = max_output_tokens
+        translate(value, self._dialect, self._addresses, provider=self._name, max_output_tokens=max_output_tokens)
         return PreparedChat(body=_dumps(value), stream=stream)
 
     async def create_chat(self, prepared: PreparedChat) -> ChatCompletion:
         """Sends the request and returns the whole answer; raises as ChatProvider says."""
-        return provider_chat_answer.from_value(await self._create(self._chat_url, prepared.body))
+        value = await self._create("/chat/completions", prepared.body)
+        return provider_chat_answer.from_value(clean_value(value, self._errors))
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        pieces = self._stream(self._chat_url, prepared.body, read=provider_chat_chunk.from_value, whole=_as_chunk)
+        calls = CallPieces()
+
+        def read(value: dict[str, Any]) -> ChatCompletionChunk:
+            clean_value(value, self._errors)
+            calls.number(value)
+            return provider_chat_chunk.from_value(value)
+
+        def whole(value: dict[str, Any]) -> ChatCompletionChunk:
+            return _as_chunk(clean_value(value, self._errors))
+
+        pieces = self._stream("/chat/completions", prepared.body, read=read, whole=whole)
         async with aclosing(pieces):
             async for chunks in pieces:
                 yield chunks
@@ -124,16 +143,18 @@ class OpenAICompatible:
         _decide_members(value, model=model, stream=stream)
         if max_output_tokens is not None:
             value["max_tokens"] = max_output_tokens
+        if not (self._dialect.takes_stream_options and self._addresses.takes_stream_options):
+            value.pop("stream_options", None)
         return PreparedText(body=_dumps(value), stream=stream)
 
     async def create_text(self, prepared: PreparedText) -> TextCompletion:
         """Sends the request and returns the whole answer; raises as TextProvider says."""
-        return provider_text_completion.from_value(await self._create(self._text_url, prepared.body))
+        return self._text_completion(await self._create("/completions", prepared.body))
 
     async def stream_text(self, prepared: PreparedText) -> AsyncGenerator[list[TextCompletion], None]:
         """Sends the request and yields the pieces of each read together; raises as TextProvider says."""
-        read = provider_text_completion.from_value
-        pieces = self._stream(self._text_url, prepared.body, read=read, whole=read)
+        read = self._text_completion
+        pieces = self._stream("/completions", prepared.body, read=read, whole=read)
         async with aclosing(pieces):
             async for together in pieces:
                 yield together
@@ -152,13 +173,13 @@ class OpenAICompatible:
 
     async def create_response(self, prepared: PreparedResponse) -> Response:
         """Sends the request and returns the whole answer; raises as ResponseProvider says."""
-        value = await self._create(self._responses_url, prepared.body, list_member="output")
+        value = await self._create("/responses", prepared.body, list_member="output")
         return whole_response(value, self._errors)
 
     async def stream_response(self, prepared: PreparedResponse) -> AsyncGenerator[list[ResponseEvent], None]:
         """Sends the request and yields the events of each read together; raises as ResponseProvider says."""
         pieces = self._stream(
-            self._responses_url,
+            "/responses",
             prepared.body,
             read=lambda value: event_of(value, self._errors),
             whole=lambda value: as_event(whole_response(value, self._errors)),
@@ -168,11 +189,19 @@ class OpenAICompatible:
             async for events in pieces:
                 yield events
 
-    async def _create(self, url: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
-        return self._answer_value(await self._calls.post(url, body), list_member)
+    def _url(self, path: str, body: bytes) -> str:
+        """Returns where a body goes: with dated versions of Azure's API the address names the model."""
+        model = _decode_model(body).model if self._addresses.api_version else ""
+        return self._addresses.of(path, model)
+
+    def _text_completion(self, value: dict[str, Any]) -> TextCompletion:
+        return provider_text_completion.from_value(clean_value(value, self._errors))
+
+    async def _create(self, path: str, body: bytes, *, list_member: str = _CHOICES) -> dict[str, Any]:
+        return self._answer_value(await self._calls.post(self._url(path, body), body), list_member)
 
     def _stream(
-        self, url: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
+        self, path: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
 
@@ -183,7 +212,10 @@ class OpenAICompatible:
             return False
 
         return self._calls.stream(
-            url, body, decode=decode, whole=lambda answer: [whole(self._answer_value(answer, list_member))]
+            self._url(path, body),
+            body,
+            decode=decode,
+            whole=lambda answer: [whole(self._answer_value(answer, list_member))],
         )
 
     def _answer_value(self, body: bytes, list_member: str) -> dict[str, Any]:
@@ -213,10 +245,6 @@ class OpenAICompatible:
                 raise failure
             value.pop("error", None)
         return value
-
-    def _present_limits(self, value: dict[str, Any]) -> list[str]:
-        """The members that limit the output in this request, or the one that this provider knows for sure."""
-        return [member for member in _LIMIT_MEMBERS if value.get(member) is not None] or [self._limit_member]
 
 
 def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:

@@ -12,6 +12,8 @@ import aiohttp
 from quillgate.v1.transcription_pb2 import Transcription, TranscriptionEvent
 from quillgate_codec import JsonError, load_json, provider_transcription, provider_transcription_event
 from quillgate_core.errors import QuillgateError
+from quillgate_core.providers.addresses import addresses, sent_headers
+from quillgate_core.providers.dialects import DIALECTS, UNKNOWN, Dialect
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
@@ -26,7 +28,7 @@ _DONE: Final = b"[DONE]"
 
 
 class OpenAITranscriptions:
-    """A TranscriptionProvider over HTTP; `base_url` as for OpenAICompatible."""
+    """A TranscriptionProvider over HTTP; everything as for OpenAICompatible."""
 
     def __init__(
         self,
@@ -37,12 +39,18 @@ class OpenAITranscriptions:
         pool: HttpPool,
         is_trusted: bool = True,
         limits: ProviderLimits = _DEFAULT_LIMITS,
+        extra_headers: Mapping[str, str] | None = None,
+        dialect: Dialect | None = None,
+        byok: bool = False,
     ) -> None:
         self._name = name
-        self._url = base_url.rstrip("/") + "/audio/transcriptions"
+        dialect = dialect or DIALECTS.get(name, UNKNOWN)
+        self._addresses = addresses(dialect, base_url, extra_headers or {})
         self._limits = limits
-        self._errors = ProviderErrors(name, api_key)
-        self._http = ProviderHttp(_headers(api_key), limits, self._errors, pool=pool, is_trusted=is_trusted)
+        self._errors = ProviderErrors(name, api_key, byok=byok)
+        headers = sent_headers(dialect, api_key, extra_headers or {})
+        del headers["content-type"]  # the form has its own, with its boundary
+        self._http = ProviderHttp(headers, limits, self._errors, pool=pool, is_trusted=is_trusted)
 
     @property
     def name(self) -> str:
@@ -83,25 +91,14 @@ class OpenAITranscriptions:
             response.close()
 
     async def _open(self, task: TranscriptionTask, *, stream: bool) -> ProviderResponse:
-        """Returns a response with a good status; raises for every other one."""
+        """Sends the upload and returns a response with a good status; raises for every other one."""
         with task.path.open("rb") as file:
             form = aiohttp.FormData(default_to_multipart=True)
             for name, value in form_fields(task, stream=stream):
                 form.add_field(name, value)
             content_type = task.options.content_type or "application/octet-stream"
             form.add_field("file", file, filename=task.options.filename or "audio", content_type=content_type)
-            response = await self._http.post(self._url, form)
-        if 200 <= response.status < 300:
-            return response
-        try:
-            raise self._errors.for_status(
-                response.status,
-                await response.read_refusal(),
-                content_type=response.content_type,
-                retry_after=response.retry_after,
-            )
-        finally:
-            response.close()
+            return await self._http.ask(self._addresses.of("/audio/transcriptions", task.model), form)
 
     def _whole(self, response: ProviderResponse, body: bytes) -> Transcription:
         """Decodes a whole answer: JSON, or the bare text that some servers give whatever they are asked."""
@@ -175,12 +172,3 @@ def as_events(answer: Transcription) -> list[TranscriptionEvent]:
         done.usage.CopyFrom(answer.usage)
     delta = TranscriptionEvent(type="transcript.text.delta", delta=answer.text)
     return [delta, done] if answer.text else [done]
-
-
-def _headers(api_key: Secret | None) -> Mapping[str, str]:
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",
-        "user-agent": "quillgate",
-    }
-    return headers if api_key is None else headers | {"authorization": f"Bearer {api_key.reveal()}"}

@@ -10,7 +10,13 @@ from fakes.scripted_upstream import Step, bytes_answer, json_answer, sse_answer,
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
 from quillgate_core.catalogue_file import ProviderConfig
-from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from quillgate_core.errors import (
+    Overloaded,
+    ProviderCredentialRejected,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.gemini import Gemini
 from quillgate_core.providers.http_pool import HttpPool
@@ -194,6 +200,18 @@ async def test_a_list_that_is_refused_is_one_of_our_errors(
     gemini_site.upstream.script(answer)
     with pytest.raises(expected):
         await gemini_site.provider().list_models()
+
+
+async def test_a_workspaces_own_key_that_is_refused_is_told_as_such(gemini_site: GeminiSite) -> None:
+    """The workspace can do something about its own key, and nothing about the gateway's."""
+    refusal = json_answer(400, {"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}})
+    config = ProviderConfig("gemini", gemini_site.upstream.base_url, Secret("k"), protocol="gemini", is_trusted=True)
+    for byok, expected in ((True, ProviderCredentialRejected), (False, ProviderUnavailable)):
+        gemini_site.upstream.script(refusal)
+        account = make_account(config, gemini_site.pool, byok=byok)
+        assert account.lister is not None
+        with pytest.raises(expected):
+            await account.lister.list_models()
 
 
 def test_an_account_has_chat_and_models() -> None:

@@ -78,7 +78,8 @@ def test_a_unary_request_has_no_stream_options() -> None:
         ("fake", {}, {"max_tokens": 7}),
         ("openai", {}, {"max_completion_tokens": 7}),
         ("fake", {"max_completion_tokens": 100}, {"max_completion_tokens": 7}),
-        ("openai", {"max_tokens": 100}, {"max_tokens": 7}),
+        ("openai", {"max_tokens": 100}, {"max_completion_tokens": 7}),
+        ("mistral", {"max_completion_tokens": 100}, {"max_tokens": 7}),
         ("fake", {"max_tokens": 1, "max_completion_tokens": 2}, {"max_tokens": 7, "max_completion_tokens": 7}),
         ("fake", {"max_tokens": None}, {"max_tokens": 7}),
     ],
@@ -86,7 +87,7 @@ def test_a_unary_request_has_no_stream_options() -> None:
 def test_the_output_limit_replaces_the_one_that_is_present(
     name: str, members: dict[str, Any], limits: dict[str, Any]
 ) -> None:
-    """A given limit overrides the client's under the name it used, or else the name that the provider knows."""
+    """A given limit overrides the client's under the vendor's name for it, or the client's where that is not known."""
     assert prepared_json(members, name=name, max_output_tokens=7) == {
         "model": "m",
         "messages": [],
@@ -150,7 +151,7 @@ async def test_streams_every_chunk_in_order_and_without_loss(site: ProviderSite)
     """A stream's chunks come in order, as the provider wrote them, comments and the end marker left out."""
     events = [
         chat_chunk({"content": "a"}),
-        chat_chunk({"reasoning": "b"}, extra=1),
+        chat_chunk({"refusal": "b", "more": [1]}, extra=1),
         chat_chunk(None, usage={"cost": 1}),
     ]
     site.upstream.script(sse_answer(b": OPENROUTER PROCESSING\n\n", *events, DONE))
