@@ -10,7 +10,7 @@ Chunks are built from the decoded JSON directly: this is the path that every str
     promptFeedback.blockReason  a refusal
 
     STOP                        stop, or tool_calls when there are any
-    MAX_TOKENS                  length
+    MAX_TOKENS, CONTINUATION    length
     SAFETY and its relatives    content_filter
     MALFORMED_FUNCTION_CALL,    ProviderUnavailable: the model failed, and asking again helps; told as an end, clients
     OTHER, anything else        would take nothing for an answer
@@ -45,6 +45,7 @@ _FILTERED: Final = (
 _ENDS: Final = {
     "STOP": "stop",
     "MAX_TOKENS": "length",
+    "CONTINUATION": "length",  # the limit of one request; Gemini could be asked for the rest
     **dict.fromkeys(_FILTERED, "content_filter"),
 }
 _FAILURES: Final = {
@@ -53,6 +54,7 @@ _FAILURES: Final = {
     "TOO_MANY_TOOL_CALLS": "called tools without end",
     "MISSING_THOUGHT_SIGNATURE": "missed a thought signature in the conversation",
     "MALFORMED_RESPONSE": "made an answer that cannot be read",
+    "PUP_LIMITED_DISABLED": "refused this gateway's account",
     "NO_IMAGE": "made no image",
     "IMAGE_OTHER": "made no image",
 }

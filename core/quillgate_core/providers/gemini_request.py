@@ -6,15 +6,26 @@
     max_tokens, temperature, top_p, stop, n,    generationConfig
     seed, penalties, logprobs, modalities
     reasoning_effort, reasoning                 thinkingConfig (`gemini_thinking`)
+    store                                       store: whether Google logs the request
     top_k, thinking_config, safety_settings,    the same in Gemini's spelling; also within `google` or
     cached_content                              `extra_body.google`, as for Google's own OpenAI endpoint
 
-What Gemini cannot do is refused before anything is sent: `functions` and custom tools, `logit_bias`, spoken output,
-`web_search_options`, `moderation`, more than 8 choices. `parallel_tool_calls: false` has no counterpart: of several
-calls in one answer only the first is passed on (`gemini_answer`). Hints that change no contract are left out: `user`,
-`metadata`, `store`, `service_tier`, `verbosity`, `prediction`, cache settings, image details, names of participants,
-and members that are neither OpenAI's nor Gemini's. Safety settings stay Google's defaults unless the request has its
-own.
+What Gemini cannot do is refused before anything is sent:
+
+    functions                                   unsupported_parameter: `tools` do the same
+    logit_bias                                  unsupported_parameter: token ids are not OpenAI's
+    audio; modality `audio`                     unsupported_parameter, unsupported_value: it answers in text and images
+    web_search_options, moderation              unsupported_parameter
+    n above 8                                   unsupported_value
+    tools of other types than `function`        unsupported_value
+    formats other than text, json_object and    unsupported_value
+    json_schema
+    parts of a message that it cannot see       unsupported_value, invalid_value (`gemini_media`)
+
+`parallel_tool_calls: false` has no counterpart: of several calls in one answer only the first is passed on
+(`gemini_answer`). Hints that change no contract are left out: `user`, `metadata`, `service_tier`, `verbosity`,
+`prediction`, cache settings, image details, names of participants, and members that are neither OpenAI's nor Gemini's.
+Safety settings stay Google's defaults unless the request has its own.
 """
 
 from collections.abc import Callable
@@ -66,6 +77,8 @@ def gemini_body(request: ChatCompletionRequest, *, model: str, max_output_tokens
     body: dict[str, Any] = {"contents": talk.contents}
     if talk.system:
         body["systemInstruction"] = {"parts": talk.system}
+    if request.HasField("store"):
+        body["store"] = request.store
     _add_tools(body, request)
     config = _generation_config(request, max_output_tokens)
     thinking = thinking_config(request, gemini)

@@ -150,6 +150,7 @@ def test_log_probabilities_are_translated() -> None:
     [
         ("STOP", "stop"),
         ("MAX_TOKENS", "length"),
+        ("CONTINUATION", "length"),
         *[
             (reason, "content_filter")
             for reason in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE")

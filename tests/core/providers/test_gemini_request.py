@@ -175,12 +175,17 @@ def test_geminis_own_members_pass(members: dict[str, Any]) -> None:
     assert (value["safetySettings"], value["cachedContent"]) == ([{"category": "c"}], "cc/1")
 
 
+@pytest.mark.parametrize("store", [True, False])
+def test_whether_to_log_the_request_is_the_callers(store: bool) -> None:
+    """Google logs as the account is set up, unless a request says otherwise."""
+    assert body_of({"store": store})["store"] is store
+
+
 def test_hints_and_foreign_members_are_left_out() -> None:
     """What changes no contract, or is another vendor's, does not stop a request."""
     hints = {
         "user": "u",
         "metadata": {"a": "b"},
-        "store": True,
         "service_tier": "flex",
         "verbosity": "low",
         "prediction": {"type": "content", "content": "x"},
