@@ -50,6 +50,22 @@ class ConfigError(Exception):
 Protocol = Literal["openai", "anthropic", "gemini"]
 """What a provider speaks; each is a file in `providers/`."""
 
+DialectName = Literal[
+    "",
+    "azure",
+    "deepseek",
+    "fireworks",
+    "groq",
+    "mistral",
+    "ollama",
+    "openai",
+    "openrouter",
+    "together",
+    "vllm",
+    "xai",
+]
+"""Whose OpenAI a provider speaks; each is an entry of `providers/dialects.py`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -76,18 +92,19 @@ class ProviderConfig:
 class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A provider as TOML describes it."""
 
-    base_url: str
+    base_url: str = ""
+    """Empty: there is none but the variable's, which then switches the provider on."""
     api_key_env: str = ""
     base_url_env: str = ""
     native_endpoints: tuple[Endpoint, ...] = ("chat.completions",)
     protocol: Protocol = "openai"
-    dialect: str = ""
+    dialect: DialectName = ""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     max_in_flight: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     discover: bool = True
 
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
-        """Returns the provider with its key from the environment, None if it needs one that is not there.
+        """Returns the provider with its key from the environment, None if it needs one that is not there, or an address.
 
         The host of one that `is_bundled` is trusted only if the environment names it. An address from the environment
         keeps the protocol, but for Gemini's OpenAI endpoint, which tells itself by its name.
@@ -97,6 +114,8 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.api_key_env and not key:
             return None
         base_url = environ.get(self.base_url_env, "").strip() if self.base_url_env else ""
+        if not (base_url or self.base_url):
+            return None
         problems = []
         if not _HEADER_VALUE.fullmatch(key):
             problems.append(f"{self.api_key_env}: must be visible ASCII characters")
@@ -166,7 +185,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         urls = [
             f"provider {name}: base_url {_BASE_URL_RULE}"
             for name, entry in self.providers.items()
-            if not _is_base_url(entry.base_url)
+            if not (_is_base_url(entry.base_url) or (entry.base_url_env and not entry.base_url))
         ]
         taken = [f"provider {name}: this name is built in" for name in BUILT_IN if name in self.providers]
         return sorted(unknown) + urls + taken

@@ -45,7 +45,36 @@ def test_bundled_file_is_sound() -> None:
     assert len({model.id for model in bundled.models}) == len(bundled.models) > 1
     assert all(model.max_output_tokens <= model.context_window for model in bundled.models)
     assert all(model.description and model.created > 0 for model in bundled.models)
-    assert all(entry.base_url.startswith("https://") and entry.api_key_env for entry in bundled.providers.values())
+    for entry in bundled.providers.values():
+        # Nothing of a workspace goes to a host that neither we nor the operator named, or without a key to a vendor.
+        assert entry.base_url_env
+        assert (entry.base_url.startswith("https://") and entry.api_key_env) or not entry.base_url
+
+
+def test_a_server_of_ones_own_is_switched_on_by_its_address() -> None:
+    """vLLM and Ollama need nothing but an address; Azure needs a key too, and lists no models."""
+    bundled = read_catalogue(None)
+    (vllm,) = bundled.switched_on({"VLLM_BASE_URL": "http://gpu:8000/v1/"})
+    assert (vllm.name, vllm.base_url, vllm.api_key, vllm.is_trusted) == ("vllm", "http://gpu:8000/v1", None, True)
+    azure = {"AZURE_OPENAI_ENDPOINT": "https://me.openai.azure.com/"}
+    assert bundled.switched_on(azure) == ()
+    assert bundled.switched_on({"AZURE_OPENAI_API_KEY": "k"}) == ()
+    (found,) = bundled.switched_on({**azure, "AZURE_OPENAI_API_KEY": "k"})
+    assert (found.name, found.base_url, found.discover) == ("azure", "https://me.openai.azure.com", False)
+
+
+def test_an_address_must_come_from_somewhere(write: Write) -> None:
+    """A provider without an address, and without a variable for one, is a mistake."""
+    assert _problems(write("[providers.mine]\n")) == (
+        "FILE: provider mine: base_url must be an http(s) URL with a host, without user, query or fragment",
+    )
+    assert read_catalogue(write('[providers.mine]\nbase_url_env = "MINE"\n')).switched_on({}) == ()
+
+
+def test_a_dialect_must_be_one_that_is_known(write: Write) -> None:
+    """A dialect that does not exist is a typing mistake and would be found only by refusals."""
+    (problem,) = _problems(write(MINE + 'dialect = "opneai"\n'))
+    assert problem.startswith("FILE: provider mine: Invalid enum value 'opneai'")
 
 
 def test_without_any_key_only_echo_is_served() -> None:

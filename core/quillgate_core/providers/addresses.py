@@ -52,8 +52,9 @@ class Addresses:
 def addresses(dialect: Dialect, base_url: str, headers: Mapping[str, str]) -> Addresses:
     """Returns the addresses at a base URL; raises ValueError for one that cannot work."""
     base_url = checked_base_url(base_url)
-    if not dialect.is_azure or "/v1" in URL(base_url).path:
-        return Addresses(base_url)
+    path = URL(base_url).path
+    if not dialect.is_azure or "/v1" in path:
+        return Addresses(base_url + dialect.default_path if path == "/" else base_url)
     version = {name.lower(): value for name, value in headers.items()}.get(API_VERSION, _DEFAULT_API_VERSION)
     return Addresses(base_url.removesuffix("/openai"), version)
 

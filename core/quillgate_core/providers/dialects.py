@@ -49,6 +49,8 @@ class Dialect:
     """Members that it refuses, or ignores, and that would make a difference."""
     lacks: frozenset[Capability] = frozenset()
     """What it can never be asked for."""
+    default_path: str = ""
+    """What an address without a path is meant to have."""
     is_mistral: bool = False
     """Whether parts of messages and ids of calls have Mistral's form."""
     is_azure: bool = False
@@ -151,6 +153,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     # docs.vllm.ai/en/stable/serving/openai_compatible_server: it ignores what it does not know. Its templates decide
     # about `developer`, and few know it.
     "vllm": Dialect(
+        default_path="/v1",
         limit_member="max_tokens",
         knows_developer=False,
         effort="effort",
@@ -158,6 +161,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     ),
     # docs.ollama.com/openai: it ignores what it does not know, also `n`, which must not pass for served.
     "ollama": Dialect(
+        default_path="/v1",
         limit_member="max_tokens",
         knows_developer=False,
         thoughts=("reasoning",),
