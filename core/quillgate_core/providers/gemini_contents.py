@@ -43,8 +43,9 @@ class Conversation:
     """Whether the model refuses calls without one, which is also when it sees images within results."""
     system: list[_Part] = field(default_factory=list)
     contents: list[dict[str, Any]] = field(default_factory=list)
-    _kind: str = ""
-    _names: dict[str, str] = field(default_factory=dict)
+    _kind: str = field(default="", init=False)
+    """Whose the last turn is: `user`, `model` or `results`."""
+    _names: dict[str, str] = field(default_factory=dict, init=False)
     """Function names by the id of their call."""
 
     def add(self, message: ChatMessage, param: str) -> None:
