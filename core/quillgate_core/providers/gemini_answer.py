@@ -68,10 +68,11 @@ _dumps = msgspec.json.Encoder().encode
 class _Candidate:
     """What is known of one alternative so far."""
 
-    __slots__ = ("calls", "details", "images", "is_begun", "reason")
+    __slots__ = ("calls", "details", "images", "is_begun", "is_blocked", "reason")
 
     def __init__(self) -> None:
         self.is_begun = False
+        self.is_blocked = False
         self.calls = 0
         self.details = 0
         self.images = 0
@@ -114,7 +115,7 @@ class GeminiAnswer:
         chunk = self._chunk()
         for index, candidate in self._candidates.items():
             if candidate.reason:
-                reason = _ENDS.get(candidate.reason)
+                reason = "content_filter" if candidate.is_blocked else _ENDS.get(candidate.reason)
                 if reason is None:
                     raise self._errors.unavailable(_FAILURES.get(candidate.reason, "could not finish its answer"))
                 if reason == "stop" and candidate.calls:
@@ -188,10 +189,10 @@ class GeminiAnswer:
 
     def _block(self, chunk: ChatCompletionChunk, reason: str) -> None:
         """Refuses for a prompt that was blocked: an answer like any other, because the caller can act on it."""
-        if any(candidate.reason for candidate in self._candidates.values()):
+        if not reason or any(candidate.reason for candidate in self._candidates.values()):
             return
         candidate = self._candidates.setdefault(0, _Candidate())
-        candidate.reason = reason if reason in _FILTERED else "PROHIBITED_CONTENT"
+        candidate.reason, candidate.is_blocked = reason, True
         delta = chunk.choices.add(index=0).delta
         delta.refusal = f"{_BLOCKED} ({reason[:40]})." if reason.isascii() else f"{_BLOCKED}."
         if not candidate.is_begun:
