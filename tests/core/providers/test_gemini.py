@@ -55,9 +55,10 @@ async def test_a_stream_ends_when_it_closes(gemini_site: GeminiSite) -> None:
 
 async def test_a_stream_asks_for_events(gemini_site: GeminiSite) -> None:
     """Without `alt=sse` Gemini answers with one long array."""
-    gemini_site.upstream.script(sse_answer(sse_event(WHOLE)))
+    gemini_site.upstream.script(sse_answer(sse_event(WHOLE)), json_answer(200, WHOLE))
     await gemini_site.stream()
-    assert gemini_site.upstream.requests[0].headers["accept"].endswith("text/event-stream")
+    await gemini_site.create()
+    assert [request.query for request in gemini_site.upstream.requests] == ["alt=sse", ""]
 
 
 @pytest.mark.parametrize("value", [WHOLE, [response({"text": "Hel"}), response({"text": "lo"}, reason="STOP")]])
@@ -66,6 +67,12 @@ async def test_a_server_that_cannot_stream_is_understood(gemini_site: GeminiSite
     gemini_site.upstream.script(json_answer(200, value))
     chunks = await gemini_site.stream()
     assert (text_of(chunks), ends_of(chunks)) == ("Hello", ["stop"])
+
+
+async def test_an_event_that_says_nothing_is_no_chunk(gemini_site: GeminiSite) -> None:
+    """Gemini sends events with nothing but the model's version."""
+    gemini_site.upstream.script(sse_answer(sse_event({"modelVersion": "m"}), 0.01, sse_event(WHOLE)))
+    assert len(await gemini_site.stream()) == 2
 
 
 async def test_an_error_that_is_no_event_ends_a_stream(gemini_site: GeminiSite) -> None:
@@ -171,7 +178,10 @@ async def test_models_are_listed_page_by_page(gemini_site: GeminiSite) -> None:
         ListedModel("gemini-2.5-flash", 1_048_576, 65_536, description="Fast."),
         ListedModel("odd"),
     ]
-    assert [(request.method, request.path) for request in gemini_site.upstream.requests] == [("GET", "/v1/models")] * 2
+    assert [(request.method, request.path, request.query) for request in gemini_site.upstream.requests] == [
+        ("GET", "/v1/models", "pageSize=1000"),
+        ("GET", "/v1/models", "pageSize=1000&pageToken=a%26b%3D"),
+    ]
     assert gemini_site.upstream.requests[0].headers["x-goog-api-key"] == "house-key-42"
 
 

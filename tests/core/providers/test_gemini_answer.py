@@ -93,6 +93,11 @@ def test_signatures_survive_a_round_through_a_client(keeps: str) -> None:
     )
     message = json.loads(chat_answer.to_json(answer))["choices"][0]["message"]
     assert message["reasoning_content"] == "Hm."
+    assert message["reasoning_details"] == [
+        {"type": "reasoning.encrypted", "data": data, "id": call_id, "format": "google-gemini-v1", "index": index}
+        for index, (data, call_id) in enumerate([("sig-text", None), ("sig+/a==", "made-0")])
+    ]
+    assert all("index" not in made for made in message["tool_calls"])
     assert message["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "sig+/a=="}}
     if keeps == "extra_content":
         del message["reasoning_details"]
@@ -194,6 +199,7 @@ def test_a_reason_that_is_repeated_ends_the_answer_once_and_last() -> None:
     """Some models tell it in every event, and say more after it."""
     chunks = streamed(*(response({"text": text}, reason="STOP") for text in "abc"))
     assert text_of(chunks) == "abc"
+    assert [choice.delta.role for chunk in chunks for choice in chunk.choices] == ["assistant", "", "", ""]
     assert ends_of(chunks) == ["stop"]
     assert chunks[-1].choices[0].finish_reason == "stop"
 
@@ -211,6 +217,19 @@ def test_a_blocked_prompt_is_refused_and_not_a_failure(reason: str) -> None:
     chunks = streamed(value)
     assert [one.delta.refusal for chunk in chunks for one in chunk.choices if one.delta.refusal]
     assert ends_of(chunks) == ["content_filter"]
+
+
+def test_a_block_after_the_end_changes_nothing() -> None:
+    """What was said and ended stays what it was."""
+    answer = whole(response({"text": "a"}, reason="STOP", promptFeedback={"blockReason": "SAFETY"}))
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.refusal) == ("stop", "")
+
+
+def test_an_answer_that_says_nothing_has_empty_content() -> None:
+    """Clients read `content` of whatever is neither a call nor a refusal."""
+    message = whole(response(reason="STOP")).choices[0].message
+    assert message.content.WhichOneof("value") == "text"
+    assert not whole(response(call(), reason="STOP")).choices[0].message.HasField("content")
 
 
 def test_alternatives_are_kept_apart() -> None:

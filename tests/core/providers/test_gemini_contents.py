@@ -18,8 +18,8 @@ CLOCK = {"id": "c2", "type": "function", "function": {"name": "clock", "argument
 SIGNATURE = {"extra_content": {"google": {"thought_signature": "sig-1"}}}
 DETAILS = [
     {"type": "reasoning.text", "text": "hm", "format": "google-gemini-v1", "index": 0},
-    {"type": "reasoning.encrypted", "data": "foreign", "id": "c1", "format": "anthropic-claude-v1", "index": 1},
-    {"type": "reasoning.encrypted", "data": "sig-2", "id": "c1", "format": "google-gemini-v1", "index": 2},
+    {"type": "reasoning.encrypted", "data": "sig-2", "id": "c1", "format": "google-gemini-v1", "index": 1},
+    {"type": "reasoning.encrypted", "data": "foreign", "id": "c1", "format": "anthropic-claude-v1", "index": 2},
     {"type": "reasoning.encrypted", "data": "sig-3", "id": None, "format": "google-gemini-v1", "index": 3},
 ]
 PNG = "data:image/png;base64,AAAA"
@@ -243,9 +243,10 @@ def test_media_that_gemini_cannot_see_are_refused(part: dict[str, Any], param: s
 def test_images_in_results_are_seen_by_every_model() -> None:
     """Newer models take them within the result, older ones beside it."""
     image = {"type": "image_url", "image_url": {"url": PNG}}
-    result = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "done"}, image]}
+    texts = [{"type": "text", "text": "well"}, {"type": "text", "text": "done"}]
+    result = {"role": "tool", "tool_call_id": "c1", "content": [texts[0], image, texts[1]]}
     inline = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
-    made = {"id": "c1", "name": "weather", "response": {"result": "done"}}
+    made = {"id": "c1", "name": "weather", "response": {"result": "well\ndone"}}
     older = talk({"role": "assistant", "tool_calls": [CALL]}, result)[1][1]["parts"]
     assert older == [{"functionResponse": made}, inline]
     newer = talk({"role": "assistant", "tool_calls": [CALL]}, result, needs_signatures=True)[1][1]["parts"]

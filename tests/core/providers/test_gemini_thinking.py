@@ -66,6 +66,7 @@ def test_a_models_name_tells_its_generation(name: str, generation: tuple[int, in
         ("gemini-3.8-flash", {"reasoning": {"max_tokens": 1_000}}, {"thinkingLevel": "LOW", **SHOWN}),
         ("gemini-3.8-flash", {"reasoning": {"max_tokens": 8_000}}, {"thinkingLevel": "MEDIUM", **SHOWN}),
         ("gemini-3.8-flash", {"reasoning": {"max_tokens": 9_000}}, {"thinkingLevel": "HIGH", **SHOWN}),
+        ("gemini-3.8-flash", {"reasoning": {"enabled": False, "max_tokens": 9_000}}, {"thinkingLevel": "LOW"}),
         ("gemini-3.1-flash-lite", {"reasoning_effort": "low"}, {"thinkingLevel": "LOW", **SHOWN}),
     ],
 )
