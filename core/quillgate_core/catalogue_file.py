@@ -104,7 +104,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     discover: bool = True
 
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
-        """Returns the provider with its key from the environment, None if it lacks the key or an address.
+        """Returns the provider with its key from the environment, None if it lacks a key that it needs, or an address.
 
         The host of one that `is_bundled` is trusted only if the environment names it. An address from the environment
         keeps the protocol, but for Gemini's OpenAI endpoint, which tells itself by its name.

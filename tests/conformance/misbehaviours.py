@@ -15,7 +15,7 @@ from quillgate_core.providers.provider_limits import ProviderLimits
 WORDS: Final = ("Alpha", " Zürich", " Omega")
 CONTENT: Final = Content(words=WORDS)
 TEXT: Final = "".join(WORDS)
-SHORT: Final = ProviderLimits(connect_s=0.3, first_byte_s=0.3, stall_s=0.3, total_s=0.6, error_body_s=0.3)
+SHORT: Final = ProviderLimits(connect_s=0.3, first_byte_s=0.15, stall_s=0.1, total_s=0.25, error_body_s=0.1)
 SMALL: Final = ProviderLimits(response_bytes=300_000)
 MIB: Final = 1024**2
 
@@ -168,8 +168,8 @@ MISBEHAVIOURS: Final = (
     Misbehaviour("event of 5 MiB", "fails", _frames(lambda f: [f[0], *[b"data: " + b"x" * 1018 + b"\n"] * 5200])),
     Misbehaviour("endless white space", "fails", _plain(*[b" \n" * 8192] * 40, Step.HANG), SMALL),
     Misbehaviour("endless comments", "fails", _frames(lambda f: [*[b": x\n\n" * 8192] * 40, Step.HANG]), SMALL),
-    Misbehaviour("trickling comments", "fails", _frames(lambda f: [b": x\n\n", 0.05] * 400), SHORT),
-    Misbehaviour("trickling white space", "fails", _plain(*[b" ", 0.05] * 400), SHORT),
+    Misbehaviour("trickling comments", "fails", _frames(lambda f: [b": x\n\n", 0.02] * 400), SHORT),
+    Misbehaviour("trickling white space", "fails", _plain(*[b" ", 0.02] * 400), SHORT),
     Misbehaviour("stream as text/plain", "either", _body(lambda body: body, content_type="text/plain")),
     Misbehaviour("stream as JSON", "either", _body(lambda body: body, content_type="application/json")),
     Misbehaviour("JSON as stream", "either", _body(lambda body: body, content_type="text/event-stream")),
@@ -191,7 +191,7 @@ MISBEHAVIOURS: Final = (
     ),
     Misbehaviour("huge header", "fails", _wire(OK + b"x-long: " + b"x" * 200_000 + b"\r\n")),
     Misbehaviour("many headers", "either", _wire(OK + b"x-many: 1\r\n" * 5000)),
-    Misbehaviour("endless head", "fails", lambda v, s: Wire([OK, *[b"x-more: 1\r\n", 0.05] * 400]), SHORT),
+    Misbehaviour("endless head", "fails", lambda v, s: Wire([OK, *[b"x-more: 1\r\n", 0.02] * 400]), SHORT),
     Misbehaviour("reset before the head", "fails", lambda v, s: ScriptedAnswer(before=[Step.RESET])),
     Misbehaviour("closed before the head", "fails", lambda v, s: ScriptedAnswer(before=[Step.CLOSE])),
     Misbehaviour("reset after the head", "fails", _plain(0.03, Step.RESET)),

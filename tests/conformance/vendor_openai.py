@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from conformance.vendor import API_KEY, Call, Content, Sent, Spent, Trouble
 from fakes.scripted_upstream import DONE, RecordedRequest, ScriptedAnswer, json_answer, sse_answer, sse_event
@@ -17,7 +17,8 @@ from quillgate_core.upstream import Account
 
 WORDS_OF_KEY: Final = f"Incorrect API key provided: {API_KEY}. You can find your API key in the console."
 
-_Refusal = tuple[int, Mapping[str, Any]]
+Refusals = Mapping[Trouble, tuple[int, Mapping[str, Any]]]
+"""A status and a body for each trouble."""
 
 
 def openai_error(message: str, kind: str, code: str | None = None, param: str | None = None) -> Mapping[str, Any]:
@@ -29,7 +30,7 @@ class OpenAIVendor:
     """OpenAI itself; vendors that speak its format override what differs."""
 
     name = "openai"
-    refusals: Mapping[Trouble, _Refusal] = {
+    refusals: ClassVar[Refusals] = {
         "bad_request": (400, openai_error("Invalid 'n'.", "invalid_request_error", "invalid_value", "n")),
         "context_length": (
             400,
@@ -149,6 +150,11 @@ class OpenAIVendor:
         """The members of a message or delta that hold a thought."""
         return {"reasoning_content": text}
 
+    def message(self, content: Content) -> dict[str, Any]:
+        """A whole message with its text and thought."""
+        thought = self.thought(content.thought) if content.thought else {}
+        return {"role": "assistant", "content": "".join(content.words) or None, **thought}
+
     def finish_reason(self, content: Content) -> str:
         """The vendor's word for the end."""
         return content.end
@@ -168,9 +174,7 @@ class OpenAIVendor:
         return ()
 
     def _answer(self, content: Content, usage: Any) -> ScriptedAnswer:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(content.words) or None}
-        if content.thought:
-            message |= self.thought(content.thought)
+        message = self.message(content)
         if content.calls:
             message["tool_calls"] = [_call(call) for call in content.calls]
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason(content)}

@@ -50,4 +50,8 @@ def _place(piece: dict[str, Any], calls: _Calls) -> int:
         calls.places[number] = known
         calls.ids[known] = call_id
         calls.last = known
+        return known
+    # Older versions of vLLM make up an id for every piece; clients would join them.
+    piece.pop("id", None)
+    piece.pop("type", None)
     return known

@@ -31,7 +31,7 @@ from quillgate_core.upstream import Capability, ListedModel, PreparedChat, Trait
 _DEFAULT_LIMITS: Final = ProviderLimits()
 _TRAITS: Final = Traits(
     cached_tokens="inside",
-    cancel_stops_bill=True,
+    cancel_stops_bill=False,  # OpenRouter lists Google among those that go on after a hang-up
     supports=frozenset(get_args(Capability)) - {"cache_control", "completions", "responses", "transcriptions"},
 )
 _PAGE_MODELS: Final = 1000

@@ -183,9 +183,9 @@ def _usd(value: Any, factor: int | Decimal) -> str | None:
         return None
     try:
         usd = (Decimal(str(value)) * factor).quantize(Decimal("0.000001"))
-    except DecimalException:
+    except (DecimalException, ValueError):
         return None
-    return f"{usd.normalize():f}" if 0 <= usd < 10**6 else None
+    return f"{usd.normalize():f}" if usd.is_finite() and 0 <= usd < 10**6 else None
 
 
 def _object(entry: dict[str, Any], name: str) -> dict[str, Any]:

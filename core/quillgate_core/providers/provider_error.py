@@ -9,7 +9,7 @@ or our account with it (401, 402, 403, its quota, its key) gets our words. Serve
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -43,6 +43,10 @@ _CALLER_WORDS: Final = frozenset(
 )
 _SIZE_STATUSES: Final = frozenset({400, 413, 422})
 _MODEL_STATUSES: Final = frozenset({400, 404, 422})
+_ACCOUNT_TEXT: Final = re.compile(
+    r"api key|insufficient (balance|credit|fund|quota)|credit balance is too low|exceeded your current quota",
+    re.IGNORECASE,
+)
 _TIMEOUT_WORDS: Final = frozenset({"timeout", "timeout_error", "request_timeout", "deadline_exceeded"})
 _CONTEXT_WORDS: Final = re.compile(
     r"context.{0,20}(length|window|limit|size)|prompt is too long|input is too long|too many (input |prompt )?tokens"
@@ -50,8 +54,8 @@ _CONTEXT_WORDS: Final = re.compile(
     re.IGNORECASE,
 )
 _MODEL_WORDS: Final = re.compile(
-    r"model.{0,200}(not found|does not exist|not supported|not a valid|unavailable)"
-    r"|(invalid|unknown|unsupported|no such) model|not a valid model|no endpoints found",
+    r"(model|deployment).{0,200}(not found|not exist|not a valid)"
+    r"|(invalid|unknown|unsupported|no such) model\b|no endpoints found",
     re.IGNORECASE,
 )
 
@@ -64,6 +68,8 @@ class ErrorReport:
     kind: str = ""
     code: str = ""
     param: str = ""
+    status: str = ""
+    """The code of an error that wraps the one told here."""
     retry_after: str = ""
     """When to come back, as the header `Retry-After` has it."""
 
@@ -176,9 +182,10 @@ def _report_of(value: Any) -> ErrorReport:
         _text(error.get("type") or error.get("status")),
         _text(error.get("code")),
         _text(error.get("param")),
-        _retry_delay(error.get("details")),
+        retry_after=_retry_delay(error.get("details")),
     )
-    return _inner_report(error.get("metadata")) or report
+    inner = _inner_report(error.get("metadata"))
+    return report if inner is None else replace(inner, status=report.code)
 
 
 def _inner_report(metadata: Any) -> ErrorReport | None:
@@ -242,14 +249,15 @@ def _code_of(status: int, report: ErrorReport) -> str:
 
 
 def _is_about_account(report: ErrorReport) -> bool:
-    """Some providers answer a bad key with 400, and a spent budget with 429, which no caller can help."""
-    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or "api key" in report.message.lower()
+    """Some providers answer a bad key or a spent budget with 400 or 429, which no caller can help."""
+    return not _ACCOUNT_WORDS.isdisjoint(_words(report)) or bool(_ACCOUNT_TEXT.search(report.message))
 
 
 def _status_of(report: ErrorReport) -> int:
     """The HTTP status that an error without one would have had; 0 when it blames nobody."""
-    if report.code.isascii() and report.code.isdigit() and len(report.code) == 3:
-        return int(report.code)
+    for code in (report.status, report.code):
+        if code.isascii() and code.isdigit() and len(code) == 3:
+            return int(code)
     words = _words(report)
     if not _RATE_WORDS.isdisjoint(words):
         return 429
