@@ -44,7 +44,7 @@ _CALLER_WORDS: Final = frozenset(
 _SIZE_STATUSES: Final = frozenset({400, 413, 422})
 _MODEL_STATUSES: Final = frozenset({400, 404, 422})
 _ACCOUNT_TEXT: Final = re.compile(
-    r"api key|insufficient (balance|credit|fund|quota)|credit balance is too low|exceeded your current quota",
+    r"api key|insufficient (balance|credit|fund|quota)|credit balance|usage limits",
     re.IGNORECASE,
 )
 _TIMEOUT_WORDS: Final = frozenset({"timeout", "timeout_error", "request_timeout", "deadline_exceeded"})
@@ -55,7 +55,7 @@ _CONTEXT_WORDS: Final = re.compile(
 )
 _MODEL_WORDS: Final = re.compile(
     r"(model|deployment).{0,200}(not found|not exist|not a valid)"
-    r"|(invalid|unknown|unsupported|no such) model\b|no endpoints found",
+    r"|(invalid|unknown|unsupported|no such) model\b|^model: |no endpoints found",
     re.IGNORECASE,
 )
 

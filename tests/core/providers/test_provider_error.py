@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from quillgate_core.errors import Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
+from quillgate_core.errors import (
+    Overloaded,
+    ProviderCredentialRejected,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QuillgateError,
+)
 from quillgate_core.providers.provider_error import ProviderErrors, retry_after_s
 from quillgate_core.providers.redaction import MAX_CHARACTERS, redact
 from quillgate_core.secret import Secret
@@ -156,6 +163,56 @@ def test_geminis_retry_delay_stands_in_for_the_header(details: Any, header: str 
     if header is None:
         in_stream = ERRORS.for_value(error)
         assert in_stream is not None and in_stream.metadata == {"retry_after_s": seconds}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"message": "Insufficient Balance", "code": "invalid_request_error"}, ProviderUnavailable),
+        ({"message": "Your credit balance is too low.", "type": "invalid_request_error"}, ProviderUnavailable),
+        # Google says so of its limits of requests, which pass.
+        ({"message": "You exceeded your current quota.", "code": 429, "status": "RESOURCE_EXHAUSTED"}, Overloaded),
+        ({"message": "x", "type": "timeout_error"}, ProviderTimeout),
+        ({"message": "x", "code": 504, "status": "DEADLINE_EXCEEDED"}, ProviderTimeout),
+        ({"message": "x", "code": 429, "metadata": {"raw": '{"error": {"message": "m"}}'}}, Overloaded),
+    ],
+)
+def test_words_tell_what_a_status_does_not(error: Any, expected: type[QuillgateError]) -> None:
+    """A spent balance, a time limit, and a status around another provider's words are known for what they are."""
+    assert type(ERRORS.for_value({"error": error})) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
+        (400, "prompt is too long: 200001 tokens > 200000 maximum", "context_length_exceeded"),
+        (400, "The input token count (1) exceeds the maximum number of tokens allowed.", "context_length_exceeded"),
+        (413, "Please reduce the length of the messages.", "context_length_exceeded"),
+        (404, "Please reduce the length of the messages.", "c"),
+        (404, "The model `m` does not exist.", "model_not_found"),
+        (400, "Invalid model: m", "model_not_found"),
+        (404, "The API deployment for this resource does not exist.", "model_not_found"),
+        (400, "'temperature' is not supported with this model.", "c"),
+        (400, "Unsupported value: this model does not support tools.", "c"),
+        (400, "Invalid model_kwargs.", "c"),
+    ],
+)
+def test_what_clients_act_on_has_openais_code(status: int, message: str, code: str) -> None:
+    """Agents shorten the conversation, and people choose another model, by OpenAI's codes; others stay."""
+    assert for_body({"error": {"message": message, "code": "c"}}, status=status).metadata["code"] == code
+
+
+def test_a_refused_key_of_a_workspace_is_told_as_such() -> None:
+    """A workspace can repair its own key; everything else is told as for the gateway's."""
+    own = ProviderErrors("fake", Secret("house-key-42"), byok=True)
+    for status in (401, 402, 403):
+        failure = own.for_status(status, b'{"error": {"message": "house-key-42"}}')
+        assert type(failure) is ProviderCredentialRejected
+        assert failure.metadata == {"provider": "fake"}
+        assert "house-key-42" not in failure.message
+    assert type(own.for_status(429, b"{}")) is Overloaded
+    assert type(own.for_status(500, b"{}")) is ProviderUnavailable
 
 
 @pytest.mark.parametrize("value", [{}, {"error": None}, {"error": {}}, {"error": ""}, {"object": "chat.completion"}])
