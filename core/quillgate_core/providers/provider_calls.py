@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from yarl import URL
-
 from quillgate_codec import JsonError
 from quillgate_core.errors import QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
@@ -45,11 +43,11 @@ class ProviderCalls:
 
     async def post(self, url: str, body: bytes) -> bytes:
         """Returns the whole body of a good answer."""
-        return await self._whole(await self._http.post(url, body))
+        return await self._whole(await self._http.ask(url, body))
 
     async def get(self, url: str) -> bytes:
         """Returns the whole body of what is at the address."""
-        return await self._whole(await self._http.get(url))
+        return await self._whole(await self._http.ask(url))
 
     async def stream(
         self,
@@ -65,7 +63,7 @@ class ProviderCalls:
         It ends when `decode` says so or the provider closes. Then `closed` tells what that means: it is given what the
         stream held besides events, and raises or returns the last pieces. Closing it closes the connection.
         """
-        response = await self._good(await self._http.post(url, body))
+        response = await self._http.ask(url, body)
         done = False
         try:
             if response.content_type.startswith("application/json"):
@@ -94,23 +92,8 @@ class ProviderCalls:
                 response.close()
 
     async def _whole(self, response: ProviderResponse) -> bytes:
-        await self._good(response)
         try:
             return await response.read_all()
-        finally:
-            response.close()
-
-    async def _good(self, response: ProviderResponse) -> ProviderResponse:
-        """Returns a response with a good status; raises for every other one."""
-        if 200 <= response.status < 300:
-            return response
-        try:
-            raise self._errors.for_status(
-                response.status,
-                await response.read_refusal(),
-                content_type=response.content_type,
-                retry_after=response.retry_after,
-            )
         finally:
             response.close()
 
@@ -137,11 +120,3 @@ class ProviderCalls:
             if batch.done or batch.failure is not None:
                 break
         return batch
-
-
-def checked_base_url(base_url: str) -> str:
-    """Returns the address that paths are appended to; raises ValueError for one that cannot work or has credentials."""
-    url = URL(base_url)
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
-        raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
-    return base_url.rstrip("/")
