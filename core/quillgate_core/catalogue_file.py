@@ -120,7 +120,8 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
         """Returns the provider with its key from the environment, None if it lacks a key that it needs, or an address.
 
-        The host of one that `is_bundled` is trusted only if the environment names it.
+        The host of one that `is_bundled` is trusted only if the environment names it. An address from the environment
+        keeps the protocol, but for Gemini's OpenAI endpoint, which tells itself by its name.
         Raises ConfigError, without any value, for a variable that cannot be used.
         """
         key = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
@@ -144,12 +145,13 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError([f"{self.base_url_env}: {BASE_URL_RULE}"])
         # Whoever puts another server in the provider's place rarely puts one that speaks everything it does.
         native = CHAT_ONLY if base_url else frozenset(self.native_endpoints)
+        address = (base_url or self.base_url).rstrip("/")
         return ProviderConfig(
             name,
-            (base_url or self.base_url).rstrip("/"),
+            address,
             None,
             native,
-            protocol=self.protocol,
+            protocol="openai" if _is_gemini_openai(self.protocol, address) else self.protocol,
             dialect=self.dialect,
             headers=self.headers,
             is_trusted=bool(base_url) or not is_bundled,
@@ -200,6 +202,11 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hide: tuple[ModelId, ...] = ()
     only: tuple[ModelId, ...] = ()
     aliases: dict[ModelId, ModelId] = msgspec.field(default_factory=dict)
+
+
+def _is_gemini_openai(protocol: Protocol, base_url: str) -> bool:
+    """Tells the OpenAI endpoint that Google offers beside Gemini's own, and what stands in for it."""
+    return protocol == "gemini" and base_url.endswith("/openai")
 
 
 def is_base_url(text: str) -> bool:

@@ -134,6 +134,21 @@ def test_address_can_come_from_the_environment() -> None:
     assert bundled.switched_on({"OPENAI_BASE_URL": "nonsense"}) == ()
 
 
+@pytest.mark.parametrize(
+    ("environ", "base_url", "protocol"),
+    [
+        ({}, "https://generativelanguage.googleapis.com/v1beta", "gemini"),
+        ({"GEMINI_BASE_URL": "https://proxy.example/v1beta"}, "https://proxy.example/v1beta", "gemini"),
+        ({"GEMINI_BASE_URL": "https://host/v1beta/openai/"}, "https://host/v1beta/openai", "openai"),
+        ({"GEMINI_BASE_URL": "https://host/openai/v1"}, "https://host/openai/v1", "gemini"),
+    ],
+)
+def test_geminis_openai_endpoint_is_told_by_its_name(environ: dict[str, str], base_url: str, protocol: str) -> None:
+    """An address of one's own keeps Google's protocol, unless it is Google's OpenAI endpoint or named like it."""
+    (provider,) = read_catalogue(None).switched_on({"GEMINI_API_KEY": "k", **environ})
+    assert (provider.base_url, provider.protocol) == (base_url, protocol)
+
+
 def test_provider_without_a_key_is_always_on(write: Write) -> None:
     """A server on one's own machine needs no key, and is sent none."""
     (provider,) = read_catalogue(write(MINE)).switched_on({})

@@ -62,7 +62,8 @@ class RecordedRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    """What stood after the question mark, as it was sent."""
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the client went away before its answer was complete."""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -136,9 +137,8 @@ class ScriptedUpstream:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
             self._transports.add(request.transport)
-        recorded = RecordedRequest(
-            request.method, request.path, request.headers.copy(), await request.read(), dict(request.query)
-        )
+        body = await request.read()
+        recorded = RecordedRequest(request.method, request.path, request.headers.copy(), body, request.query_string)
         async with self._arrival:
             self.requests.append(recorded)
             self._arrival.notify_all()

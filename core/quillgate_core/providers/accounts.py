@@ -7,6 +7,7 @@ from typing import Final, TypedDict
 from quillgate_core.catalogue_file import Protocol, ProviderConfig
 from quillgate_core.providers.anthropic import Anthropic
 from quillgate_core.providers.dialects import Dialect, dialect_of
+from quillgate_core.providers.gemini import Gemini
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.openai_model_list import OpenAIModelList
@@ -63,18 +64,27 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok
     )
 
 
-def _anthropic(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok: bool) -> Account:
-    provider = Anthropic(
-        name=config.name,
-        base_url=config.base_url,
-        api_key=config.api_key,
-        pool=pool,
-        is_trusted=config.is_trusted,
-        limits=limits,
-        extra_headers=config.headers,
-        byok=byok,
-    )
-    return Account(config.name, chat=provider, lister=provider)
+def _native(kind: type[Anthropic] | type[Gemini]) -> Make:
+    """Returns the maker of a vendor's own protocol, which has chats and a list of models."""
+
+    def make(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok: bool) -> Account:
+        provider = kind(
+            name=config.name,
+            base_url=config.base_url,
+            api_key=config.api_key,
+            pool=pool,
+            is_trusted=config.is_trusted,
+            limits=limits,
+            extra_headers=config.headers,
+            byok=byok,
+        )
+        return Account(config.name, chat=provider, lister=provider)
+
+    return make
 
 
-_MAKERS: Final[Mapping[Protocol, Make]] = {"openai": _openai, "anthropic": _anthropic}
+_MAKERS: Final[Mapping[Protocol, Make]] = {
+    "openai": _openai,
+    "anthropic": _native(Anthropic),
+    "gemini": _native(Gemini),
+}

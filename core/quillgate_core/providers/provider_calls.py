@@ -11,7 +11,7 @@ from typing import Generic, TypeAlias, TypeVar
 from quillgate_codec import JsonError
 from quillgate_core.errors import QuillgateError
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp
+from quillgate_core.providers.provider_http import ProviderHttp, ProviderResponse
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.providers.sse import SseLimitError, SseParser
 
@@ -43,18 +43,25 @@ class ProviderCalls:
 
     async def post(self, url: str, body: bytes) -> bytes:
         """Returns the whole body of a good answer."""
-        return await self._ask(url, body)
+        return await self._whole(await self._http.ask(url, body))
 
     async def get(self, url: str) -> bytes:
         """Returns the whole body of what is at the address."""
-        return await self._ask(url, None)
+        return await self._whole(await self._http.ask(url))
 
     async def stream(
-        self, url: str, body: bytes, *, decode: Decode[PieceT], whole: Callable[[bytes], list[PieceT]]
+        self,
+        url: str,
+        body: bytes,
+        *,
+        decode: Decode[PieceT],
+        whole: Callable[[bytes], list[PieceT]],
+        closed: Callable[[bytes], list[PieceT]] = lambda stray: [],
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together, never none; `whole` reads the answer of a server that cannot stream.
 
-        It ends when `decode` says so or the provider closes. Closing it closes the connection.
+        It ends when `decode` says so or the provider closes. Then `closed` tells what that means: it is given what the
+        stream held besides events, and raises or returns the last pieces. Closing it closes the connection.
         """
         response = await self._http.ask(url, body)
         done = False
@@ -74,6 +81,9 @@ class ProviderCalls:
                     raise batch.failure
                 done = batch.done
                 if not data:
+                    last = closed(parser.stray)
+                    if last and not done:
+                        yield last
                     return
         finally:
             if done:
@@ -81,8 +91,7 @@ class ProviderCalls:
             else:
                 response.close()
 
-    async def _ask(self, url: str, body: bytes | None) -> bytes:
-        response = await self._http.ask(url, body)
+    async def _whole(self, response: ProviderResponse) -> bytes:
         try:
             return await response.read_all()
         finally:

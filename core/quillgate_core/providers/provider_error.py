@@ -4,7 +4,7 @@ Pure. Only what the caller can act on is passed on in the provider's words, reda
 or our account with it (401, 402, 403, its quota, its key) gets our words. Servers write errors in many shapes:
 
     {"error": {"message", "type", "param", "code"}}   OpenAI and most others; `code` may be an integer
-    [{"error": {...}}]                                Gemini
+    {"error": {"code": 400, "status", "message", "details": [{"retryDelay": "7s"}]}}   Gemini, in a list or not
     {"error": "text"}  {"detail": ...}  {"message": ...}  {"object": "error", ...}  text/plain
 """
 
@@ -34,6 +34,7 @@ _ACCOUNT_WORDS: Final = frozenset(
     {"invalid_api_key", "authentication_error", "permission_error", "permission_denied", "unauthenticated"}
     | {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
     | {"billing_error"}
+    | {"failed_precondition"}  # Gemini: billing is not enabled where our account is
 )
 _RATE_WORDS: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "ratelimiterror", "resource_exhausted"})
 _CALLER_WORDS: Final = frozenset(
@@ -70,6 +71,8 @@ class ErrorReport:
     param: str = ""
     status: str = ""
     """The code of an error that wraps the one told here."""
+    retry_after: str = ""
+    """When to come back, as the header `Retry-After` has it."""
 
 
 class ProviderErrors:
@@ -116,8 +119,9 @@ class ProviderErrors:
             return self.timeout("did not answer in time")
         if status in (425, 429):
             text = f"The provider `{self._provider}` is over its limit of requests; try again later."
-            wait_s = retry_after_s(retry_after, now=datetime.now(UTC))
-            return Overloaded(text, retry_after_s=wait_s, is_stated=retry_after is not None)
+            told = retry_after or report.retry_after or None
+            wait_s = retry_after_s(told, now=datetime.now(UTC))
+            return Overloaded(text, retry_after_s=wait_s, is_stated=told is not None)
         if 400 <= status < 500:
             return self._rejected(status, report)
         return self.unavailable(f"failed with status {status}" if status else "failed")
@@ -176,7 +180,11 @@ def _report_of(value: Any) -> ErrorReport:
         return ErrorReport(message=_text(error), code=_text(value.get("code")))
     message = _text(error.get("message")) or _detail_text(error.get("detail"))
     report = ErrorReport(
-        message, _text(error.get("type") or error.get("status")), _text(error.get("code")), _text(error.get("param"))
+        message,
+        _text(error.get("type") or error.get("status")),
+        _text(error.get("code")),
+        _text(error.get("param")),
+        retry_after=_retry_delay(error.get("details")),
     )
     inner = _inner_report(error.get("metadata"))
     return report if inner is None else replace(inner, status=report.code)
@@ -194,6 +202,15 @@ def _inner_report(metadata: Any) -> ErrorReport | None:
     inner = value.get("error") if type(value) is dict else None
     # Not recursive: a body inside the body of a body is not read.
     return _report_of({"error": {**inner, "metadata": None}}) if type(inner) is dict else None
+
+
+def _retry_delay(details: Any) -> str:
+    """Gemini's `google.rpc.RetryInfo`, in seconds: it sends no header."""
+    for detail in details if type(details) is list else ():
+        delay = detail.get("retryDelay") if type(detail) is dict else None
+        if type(delay) is str and delay.endswith("s"):
+            return delay.removesuffix("s")
+    return ""
 
 
 def _detail_text(detail: Any) -> str:
@@ -229,7 +246,8 @@ def _code_of(status: int, report: ErrorReport) -> str:
         return "context_length_exceeded"
     if status in _MODEL_STATUSES and _MODEL_WORDS.search(report.message):
         return "model_not_found"
-    return report.code
+    # Gemini's code is the status once more, and its status the code.
+    return report.kind.lower() if report.code.isdigit() and report.kind.isupper() else report.code
 
 
 def _is_about_account(report: ErrorReport) -> bool:

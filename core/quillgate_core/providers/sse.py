@@ -2,13 +2,16 @@
 
 It works on bytes, so characters cut by the network need no care. Only `data` matters to chat completions: the fields
 `event`, `id` and `retry`, comments, and events without data are swallowed. Memory is bounded by one line, one event and
-one read. It must not know what the data means.
+one read. Lines that are no field of the format are kept, up to a limit, as `stray`: that is how some servers tell what
+made them end a stream. It must not know what the data means.
 """
 
 from quillgate_codec import JsonError, load_json
 
 _BOM = b"\xef\xbb\xbf"
 _PREFIX = b"data: "
+_FIELDS = frozenset({b"", b"event", b"id", b"retry"})  # an empty name is a comment
+_MAX_STRAY_BYTES = 16 * 1024
 
 
 class SseLimitError(Exception):
@@ -29,6 +32,12 @@ class SseParser:
         self._event = bytearray()  # the data of the event that has not ended yet, each line with its line feed
         self._at_start = True  # a byte order mark may still come
         self._after_cr = False  # a line feed would belong to the carriage return before
+        self._stray = bytearray()
+
+    @property
+    def stray(self) -> bytes:
+        """The lines so far that are no field, each with a line feed; what passes 16 KiB is dropped."""
+        return bytes(self._stray)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Returns the data of the events that this read completes, in order; raises SseLimitError."""
@@ -98,6 +107,8 @@ class SseParser:
         if name == b"data":
             self._event += value.removeprefix(b" ") + b"\n"
             self._check_event(len(self._event), events)
+        elif name not in _FIELDS and len(self._stray) + len(line) < _MAX_STRAY_BYTES:
+            self._stray += line + b"\n"
 
     def _check_line(self, size: int, events: list[bytes]) -> None:
         if size > self._max_line:

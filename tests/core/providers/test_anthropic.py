@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from conformance.vendor import Content
@@ -185,7 +186,7 @@ async def test_models_are_listed_page_by_page(site: ProviderSite) -> None:
     models = await provider(site).list_models()
     assert [model.model for model in models] == ["a", "b", "c"]
     assert [(request.method, request.path) for request in site.upstream.requests] == [("GET", "/v1/models")] * 2
-    queries = [request.query for request in site.upstream.requests]
+    queries = [dict(parse_qsl(request.query)) for request in site.upstream.requests]
     assert queries == [{"limit": "1000"}, {"limit": "1000", "after_id": "b"}]
 
 

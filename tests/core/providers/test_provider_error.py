@@ -57,7 +57,7 @@ def test_every_status_has_its_error(status: int, expected: type[QuillgateError])
         ({"error": {"message": "m", "type": "t", "param": "p", "code": "c"}}, "m", "c", "p"),
         ({"error": {"message": "m", "param": None, "code": None}}, "m", "", ""),
         ({"error": {"message": "m", "code": 400}}, "m", "400", ""),
-        ([{"error": {"message": "m", "code": 400, "status": "INVALID_ARGUMENT"}}], "m", "400", ""),
+        ([{"error": {"message": "m", "code": 400, "status": "INVALID_ARGUMENT"}}], "m", "invalid_argument", ""),
         ({"error": "m"}, "m", "", ""),
         ({"error": "m", "code": "c"}, "m", "c", ""),
         ({"object": "error", "message": "m", "type": "BadRequestError", "param": "p", "code": 400}, "m", "400", "p"),
@@ -106,6 +106,7 @@ def test_plain_text_is_passed_on_and_markup_is_not(content_type: str, message: s
         (400, {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}),
         (400, {"message": "m", "code": "invalid_api_key"}),
         (404, {"message": "m", "type": "authentication_error"}),
+        (400, {"message": "Please enable billing on your project.", "code": 400, "status": "FAILED_PRECONDITION"}),
         (429, {"message": "You exceeded your current quota.", "code": "insufficient_quota"}),
     ],
 )
@@ -138,6 +139,30 @@ def test_trouble_with_our_account_is_never_told_in_their_words(status: int, erro
 def test_an_error_without_a_status_is_told_by_its_words(error: Any, expected: type[QuillgateError]) -> None:
     """Inside a 200 or a stream the error's code or type decides who is to blame; in doubt it is the provider."""
     assert type(ERRORS.for_value({"error": error})) is expected
+
+
+@pytest.mark.parametrize(
+    ("details", "header", "seconds"),
+    [
+        ([{"@type": "type.googleapis.com/google.rpc.Help"}, {"retryDelay": "7s"}], None, "7"),
+        ([{"retryDelay": "33.268s"}], None, "33"),
+        ([{"retryDelay": "7s"}], "9", "9"),
+        ([{"retryDelay": "86400s"}], None, "120"),
+        ([{"retryDelay": "soon"}], None, "1"),
+        ([{"retryDelay": 7}, None, 5], None, "1"),
+        ({"retryDelay": "7s"}, None, "1"),
+        (None, None, "1"),
+    ],
+)
+def test_geminis_retry_delay_stands_in_for_the_header(details: Any, header: str | None, seconds: str) -> None:
+    """Gemini says when to come back in the body; a header wins, and nonsense counts as a second."""
+    error = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "m", "details": details}}
+    for body in (error, [error]):
+        failure = ERRORS.for_status(429, json.dumps(body).encode(), retry_after=header)
+        assert failure.metadata == {"retry_after_s": seconds}
+    if header is None:
+        in_stream = ERRORS.for_value(error)
+        assert in_stream is not None and in_stream.metadata == {"retry_after_s": seconds}
 
 
 @pytest.mark.parametrize(

@@ -160,3 +160,23 @@ def test_an_endless_line_is_refused_as_soon_as_it_passes_the_limit() -> None:
 def test_comments_without_end_use_no_memory_and_pass() -> None:
     """Keep-alive comments are swallowed without ever reaching a limit."""
     assert parse([b": OPENROUTER PROCESSING\n\n"] * 1000, max_line=100, max_event=100) == ([], False)
+
+
+def test_lines_that_are_no_field_are_kept_apart() -> None:
+    """Bare JSON between or after events is no event, and is there for who wants to know why a stream ended."""
+    parser = SseParser(1000, 1000)
+    assert parser.feed(b'data: a\n\n: comment\nevent: x\nid\nretry: 1\n\n{"error":\n') == [b"a"]
+    assert parser.feed(b"data: b\n\n") == [b"b"]
+    assert parser.close() == []
+    assert parser.stray == b'{"error":\n'
+    parser.feed(b"  5}")
+    parser.close()
+    assert parser.stray == b'{"error":\n  5}\n'
+
+
+def test_lines_that_are_no_field_are_kept_up_to_a_limit() -> None:
+    """A server that writes nonsense without end fills no memory."""
+    parser = SseParser(1000, 1000)
+    for _ in range(1000):
+        parser.feed(b"nonsense " * 10 + b"\n")
+    assert 10_000 < len(parser.stray) <= 16 * 1024
