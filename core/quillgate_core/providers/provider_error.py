@@ -81,11 +81,12 @@ class ProviderErrors:
             return self.unavailable("refused this gateway's account")
         if status == 408:
             return self.timeout("did not answer in time")
-        if status in (425, 429):
-            text = f"The provider `{self._provider}` is over its limit of requests; try again later."
+        if status in (425, 429) or (status >= 500 and retry_after is not None):
+            problem = "is overloaded" if status >= 500 else "is over its limit of requests"
+            text = f"The provider `{self._provider}` {problem}; try again later."
             wait_s = retry_after_s(retry_after, now=datetime.now(UTC))
             return Overloaded(text, retry_after_s=wait_s, is_stated=retry_after is not None)
-        if 400 <= status < 500:
+        if 400 <= status < 500 and status != 409:  # a conflict is between the provider's own parts
             return self._rejected(status, report)
         return self.unavailable(f"failed with status {status}" if status else "failed")
 
