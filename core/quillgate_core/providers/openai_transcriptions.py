@@ -20,8 +20,9 @@ from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import TranscriptionTask
 
-#: A server that does not stream is silent until it has heard everything.
-_DEFAULT_LIMITS: Final = ProviderLimits(first_byte_s=600.0, stall_s=120.0)
+SPEECH_LIMITS: Final = ProviderLimits(first_byte_s=600.0, stall_s=120.0)
+"""A server that does not stream is silent until it has heard everything."""
+
 _DONE: Final = b"[DONE]"
 
 
@@ -36,7 +37,7 @@ class OpenAITranscriptions:
         api_key: Secret | None = None,
         pool: HttpPool,
         is_trusted: bool = True,
-        limits: ProviderLimits = _DEFAULT_LIMITS,
+        limits: ProviderLimits = SPEECH_LIMITS,
     ) -> None:
         self._name = name
         self._url = base_url.rstrip("/") + "/audio/transcriptions"
