@@ -57,6 +57,9 @@ class ModelService(ModelServiceServicer):
             raise ModelNotFound(request.id)
         model = self._router.model(workspace_id, request.id)
         endpoint: Endpoint = request.endpoint or model.endpoints[0]  # type: ignore[assignment]
+        if endpoint not in model.endpoints:
+            message = f"The model `{model.id}` does not support the endpoint `{endpoint}`."
+            raise InvalidRequest(message, param="endpoint", code="unsupported_value")
         ranked = self._router.explain(workspace_id, model, endpoint, session=request.session)
         return pb.ExplainModelResponse(model=model.id, steps=self._steps(ranked))
 
