@@ -4,6 +4,10 @@
     base_url = "http://127.0.0.1:8000/v1"
     # api_key_env = "VLLM_API_KEY"     # the variable that holds the key; without it no key is sent
     # base_url_env = "VLLM_BASE_URL"   # the variable that overrides base_url
+    # max_in_flight = 64               # most requests that one core process has under way there
+    # first_byte_s = 60.0              # longest wait for an answer's head, after which another upstream is asked; an
+    #                                  # answer in one piece has it when it is done. Speech: 600.0
+    # stall_s = 60.0                   # longest silence after the head. Speech: 120.0
 
 and models as `catalogue.py` shows them: one with the id of a bundled model replaces it. Less than a whole model is
 changed, and left out, and named, by
@@ -61,6 +65,8 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
+
 Protocol = Literal["openai", "anthropic", "gemini"]
 """What a provider speaks; each is a file in `providers/`."""
 
@@ -99,6 +105,10 @@ class ProviderConfig:
     """Whether the operator named its host, which then may be plain http and have a private address."""
     max_in_flight: int = 0
     """Most requests that one core process has under way there; 0: no limit."""
+    first_byte_s: float | None = None
+    """Longest wait for the head of an answer, connecting and sending included. None: what its kind of answer needs."""
+    stall_s: float | None = None
+    """Longest silence after that. None: what its kind of answer needs."""
     discover: bool = True
     """Whether its own list of models is read."""
 
@@ -115,6 +125,8 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dialect: DialectName = ""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     max_in_flight: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    first_byte_s: _Seconds | None = None
+    stall_s: _Seconds | None = None
     discover: bool = True
 
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
@@ -156,6 +168,8 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             headers=self.headers,
             is_trusted=bool(base_url) or not is_bundled,
             max_in_flight=self.max_in_flight,
+            first_byte_s=self.first_byte_s,
+            stall_s=self.stall_s,
             discover=self.discover,
         )
 

@@ -10,7 +10,7 @@ It must not reserve, settle or know what is sent; it belongs to one request.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from quillgate_core.errors import (
@@ -35,11 +35,10 @@ MAX_WAIT_S: Final = 5.0
 WAIT_JITTER: Final = 0.25
 """Such a wait is longer by up to this share, so that those who wait together do not come back together."""
 
-CUT_SHORT: Final = "The provider ended the answer before it was complete."
-
 PlanT = TypeVar("PlanT")
 AnswerT = TypeVar("AnswerT")
 BatchT = TypeVar("BatchT")
+PieceT = TypeVar("PieceT")
 
 Prepare = Callable[[Candidate], PlanT | None]
 """Translates the request for a candidate; None, or InvalidRequest: it cannot be served there."""
@@ -57,12 +56,14 @@ class Failover(Generic[PlanT]):
         prepare: Prepare[PlanT],
         *,
         total_s: float = TOTAL_S,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._router = router
         self.candidate = candidate
         self.plan = plan
         self._rest = rest
         self._prepare = prepare
+        self._chance = chance
         self._expire_time = asyncio.get_running_loop().time() + total_s
         self._attempts = 0
         self._attempt: Attempt | None = None
@@ -70,13 +71,13 @@ class Failover(Generic[PlanT]):
 
     async def answer(self, send: Callable[[PlanT], Awaitable[AnswerT]]) -> AnswerT:
         """Returns the whole answer of the first candidate that gives one; raises the last failure."""
+        attempt = self._begin()
         while True:
-            attempt = self._begin()
             try:
                 async with asyncio.timeout_at(self._expire_time):
                     answer = await send(self.plan)
             except Exception as error:
-                await self._go_on(attempt, error)
+                attempt = await self._go_on(self._judge(attempt, error))
             except BaseException:
                 attempt.abandon()
                 raise
@@ -84,30 +85,38 @@ class Failover(Generic[PlanT]):
                 attempt.succeed()
                 return answer
 
-    async def open(self, send: Callable[[PlanT], AsyncIterator[BatchT]]) -> tuple[BatchT, AsyncIterator[BatchT]]:
-        """Returns the first batch of the first candidate that gives output, and the rest of its stream.
+    async def open(
+        self,
+        send: Callable[[PlanT], AsyncIterator[BatchT]],
+        *,
+        take: Callable[[PlanT, BatchT], Sequence[PieceT]],
+        finish: Callable[[PlanT], None],
+    ) -> tuple[Sequence[PieceT], AsyncIterator[BatchT] | None]:
+        """Returns the first output of the first candidate that gives some, and the rest of its stream.
 
-        Whoever reads the rest must close it, and `end` this, whatever happened.
+        `take` makes output of a batch, perhaps none: as long as there is none, another candidate may answer. A stream
+        that ends before is accepted by `finish`, and then has no rest, or raised by it. Whoever reads the rest must
+        close it, and `end` this, whatever happened.
         """
+        attempt = self._begin()
         while True:
-            attempt = self._begin()
             batches = send(self.plan)
             try:
                 async with asyncio.timeout_at(self._expire_time):
-                    first = await anext(batches)
-            except StopAsyncIteration:
-                error = ProviderUnavailable(CUT_SHORT, provider=self.candidate.upstream.provider)
-                await self._go_on(attempt, error)
+                    async for batch in batches:
+                        if pieces := take(self.plan, batch):
+                            attempt.note_output()
+                            return pieces, batches
+                    finish(self.plan)
+                    return (), None
             except Exception as error:
+                error = self._judge(attempt, error)
                 await _close(batches)
-                await self._go_on(attempt, error)
+                attempt = await self._go_on(error)
             except BaseException:
-                await _close(batches)
                 attempt.abandon()
+                await _close(batches)
                 raise
-            else:
-                attempt.note_output()
-                return first, batches
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends what `open` has begun: with the failure of the stream, or None for a whole one."""
@@ -115,70 +124,93 @@ class Failover(Generic[PlanT]):
             return
         if error is None:
             self._attempt.succeed()
-        elif isinstance(error, ProviderUnavailable | ProviderTimeout | Overloaded):
-            self._attempt.fail()
         else:
-            self._attempt.abandon()
+            _end(self._attempt, error)
 
     def _begin(self) -> Attempt:
         """Begins an attempt at the plan's candidate, or at the next that can be asked; raises Overloaded."""
-        while (attempt := self._router.health.begin(self.candidate)) is None:
-            if not self._advance():
-                model = self.candidate.model.id
-                raise Overloaded(f"No upstream of the model `{model}` is available right now. Please retry shortly.")
-        self._attempts += 1
-        self._attempt = attempt
+        attempt = self._enter(self.candidate, self.plan) or self._advance()
+        if attempt is None:
+            model = self.candidate.model.id
+            raise Overloaded(f"No upstream of the model `{model}` is available right now. Please retry shortly.")
         return attempt
 
-    async def _go_on(self, attempt: Attempt, error: Exception) -> None:
-        """Makes the next attempt possible, or raises the error of this one."""
+    def _judge(self, attempt: Attempt, error: Exception) -> Exception:
+        """Ends a failed attempt, before anything is awaited, and returns the error as callers know it."""
         if isinstance(error, TimeoutError):
             error = ProviderTimeout("No provider answered in time.", provider=self.candidate.upstream.provider)
-        wait_s = _retry_after_s(error)
-        _judge(attempt, error, wait_s)
-        if not self._may_retry(error):
+        _end(attempt, error)
+        return error
+
+    async def _go_on(self, error: Exception) -> Attempt:
+        """Begins the next attempt, or raises the error of the last one."""
+        if not self._may_retry(error) or not self._router.budget.take():
             raise error
-        pause_s = 0.0 if self._advance() else wait_s * (1 + WAIT_JITTER * random.random())  # noqa: S311 - no secret
-        if self.candidate is attempt.candidate and not 0 < wait_s <= MAX_WAIT_S:
+        attempt = self._advance(own_only=_keeps_to_own(self.candidate, error)) or await self._wait(error)
+        if attempt is None:
+            self._router.budget.give_back()
             raise error
-        if not self._has_time(pause_s) or not self._router.budget.take():
-            raise error
-        await asyncio.sleep(pause_s)
+        return attempt
 
     def _may_retry(self, error: Exception) -> bool:
-        if isinstance(error, ProviderCredentialRejected) and not self.candidate.allow_fallback:
-            return False
         if isinstance(error, ProviderRejected) or not isinstance(error, ProviderError | Overloaded):
             return False
-        return self._attempts < self._router.max_attempts
+        return self._attempts < self._router.max_attempts and self._has_time(0)
 
     def _has_time(self, wait_s: float) -> bool:
         return asyncio.get_running_loop().time() + wait_s < self._expire_time
 
-    def _advance(self) -> bool:
-        """Moves on to the next candidate that the request can be translated for."""
+    def _advance(self, *, own_only: bool = False) -> Attempt | None:
+        """Begins at the next candidate that the request can be translated for; None without one."""
         for candidate in self._rest:
+            if own_only and not candidate.owner:
+                continue
             try:
                 plan = self._prepare(candidate)
             except InvalidRequest:
                 continue
-            if plan is not None:
-                self.candidate, self.plan = candidate, plan
-                return True
-        return False
+            if plan is not None and (attempt := self._enter(candidate, plan)) is not None:
+                return attempt
+        return None
+
+    async def _wait(self, error: Exception) -> Attempt | None:
+        """Begins once more at the same candidate, if it said when; None if that is too long or not worth it."""
+        wait_s = _retry_after_s(error) * (1 + WAIT_JITTER * self._chance())
+        is_open = self._router.health.view(self.candidate).breaker == "open"
+        if not 0 < _retry_after_s(error) <= MAX_WAIT_S or not self._has_time(wait_s) or is_open:
+            return None
+        await asyncio.sleep(wait_s)
+        return self._enter(self.candidate, self._prepare(self.candidate))
+
+    def _enter(self, candidate: Candidate, plan: PlanT | None) -> Attempt | None:
+        """Begins an attempt; None when the breaker, or the limit of the provider, does not let it through."""
+        attempt = self._router.health.begin(candidate) if plan is not None else None
+        if attempt is not None:
+            assert plan is not None
+            self.candidate, self.plan, self._attempt = candidate, plan, attempt
+            self._attempts += 1
+        return attempt
 
 
-def _judge(attempt: Attempt, error: Exception, wait_s: float) -> None:
-    """Ends an attempt: a provider that refuses the request, or a workspace's key, is well."""
-    if isinstance(error, ProviderRejected):
+def _end(attempt: Attempt, error: BaseException) -> None:
+    """Ends an attempt: a provider that refuses the request, or a workspace's key, is well; our own faults blame nobody.
+
+    A refusal in the middle of an answer is no proof of health.
+    """
+    if isinstance(error, ProviderRejected) and not attempt.has_output:
         attempt.succeed()
-    elif isinstance(error, ProviderCredentialRejected | InvalidRequest):
-        attempt.abandon()
+    elif isinstance(error, ProviderUnavailable | ProviderTimeout | Overloaded):
+        attempt.fail(cool_s=_retry_after_s(error))
     else:
-        attempt.fail(cool_s=wait_s)
+        attempt.abandon()
 
 
-def _retry_after_s(error: Exception) -> float:
+def _keeps_to_own(candidate: Candidate, error: Exception) -> bool:
+    """Whether only other keys of the workspace may follow: one that is refused is not replaced behind its back."""
+    return isinstance(error, ProviderCredentialRejected) and not candidate.allow_fallback
+
+
+def _retry_after_s(error: BaseException) -> float:
     """Returns how long the provider asks to be left alone; 0 when it did not say."""
     if isinstance(error, Overloaded) and error.is_stated:
         return float(error.metadata["retry_after_s"])

@@ -34,10 +34,14 @@ def named_models(request: RequestT) -> tuple[RequestT, tuple[str, ...]]:
     """
     if b'"models"' not in request.extra_json:
         return request, (request.model,)
-    members: dict[str, Any] = msgspec.json.decode(request.extra_json)
+    try:
+        # Raw: what is not read here goes on as it came, numbers of any length included.
+        members = msgspec.json.decode(request.extra_json, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return request, (request.model,)  # whoever checks the request says what is wrong with it
     if "models" not in members:
         return request, (request.model,)
-    others = _checked(members.pop("models"))
+    others = _checked(msgspec.json.decode(members.pop("models")))
     plain = type(request)()
     plain.CopyFrom(request)
     plain.ClearField("extra_json")

@@ -163,19 +163,21 @@ class Metered:
         """Sends, and passes the stream on; `before_last` is awaited when it is settled and before its end is seen."""
         first: Reservation | None = reservation
         try:
-            received, rest = await failover.open(send)
+            pieces, rest = await failover.open(
+                send,
+                take=lambda plan, received: plan.tally.take(received),
+                finish=lambda plan: plan.tally.finish(),
+            )
             upstream, tally = failover.candidate.name, failover.plan.tally
-            async with aclosing(rest) as batches:  # type: ignore[type-var]
-                pieces = tally.take(received)
-                self._note(reservation, failover)
-                if pieces:
+            if rest is not None:
+                async with aclosing(rest) as batches:  # type: ignore[type-var]
+                    self._note(reservation, failover)
                     yield Batch(pieces, first, upstream=upstream)
                     first = None
-                async for received in batches:
-                    if pieces := tally.take(received):
-                        yield Batch(pieces, first, upstream=upstream)
-                        first = None
-            tally.finish()
+                    async for received in batches:
+                        if pieces := tally.take(received):
+                            yield Batch(pieces, upstream=upstream)
+                tally.finish()
         except Exception as error:
             failover.end(error)
             tally = failover.plan.tally

@@ -5,8 +5,11 @@ from typing import Final
 SHARE: Final = 0.1
 """Retries for each request, on average."""
 
-BURST: Final = 100.0
-"""Retries that may be saved up: enough for what is under way when an upstream dies, before its breaker opens."""
+BURST: Final = 500.0
+"""Retries that may be saved up: enough for what is under way at an upstream that dies, when the process is half full.
+
+What comes after that is not retried but kept away by the breaker, which opens after 20 failures.
+"""
 
 
 class RetryBudget:
@@ -27,3 +30,7 @@ class RetryBudget:
             return False
         self._saved -= 1
         return True
+
+    def give_back(self) -> None:
+        """Puts one back that was taken out and came to nothing."""
+        self._saved = min(self._burst, self._saved + 1)

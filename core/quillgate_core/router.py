@@ -1,7 +1,7 @@
 """From a model's id to the candidates for one request: whose keys, which upstreams, in which order.
 
-A workspace with a key of its own for a provider of the model is served through its own keys alone, or, where it allows
-that, by the gateway's after them. It must not send anything, nor know what is asked.
+A workspace with keys of its own for providers of the model is served through these alone, or, where every one of them
+allows that, by the gateway's after them. It must not send anything, nor know what is asked.
 """
 
 import random
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from quillgate_core.catalogue import Endpoint, Model, Models
-from quillgate_core.errors import Overloaded, ProviderCredentialRejected
+from quillgate_core.errors import InvalidRequest, Overloaded, ProviderCredentialRejected
 from quillgate_core.model_access import usable_model
-from quillgate_core.own_keys import OwnKeys, WorkspaceKeys
+from quillgate_core.own_keys import OwnKey, OwnKeys, WorkspaceKeys
 from quillgate_core.principal import Principal
 from quillgate_core.retry_budget import RetryBudget
 from quillgate_core.routing import Candidate, Ranked, rank, retry_after_s
@@ -75,11 +75,17 @@ class Router:
     def route(self, workspace_id: str, models: Sequence[Model], endpoint: Endpoint, *, session: str = "") -> Route:
         """Returns whom to ask, for the first of the models and then for the others.
 
-        `session` names the conversation within the workspace. Raises Overloaded when nobody can be asked now.
+        `session` names the conversation within the workspace. Raises Overloaded when nobody can be asked now,
+        InvalidRequest when nobody ever can, and ProviderCredentialRejected when that is for an unusable own key.
         """
         keys = self.own_keys.of(workspace_id)
         ranked = self._rank(workspace_id, keys, models, endpoint, session)
         eligible = tuple(place.candidate for place in ranked if place.eligible)
+        if not any(place.candidate.rank == 0 for place in ranked):
+            _require_usable(keys, models[0])
+        if not ranked:
+            message = f"No provider of the model `{models[0].id}` that may serve this workspace speaks `{endpoint}`."
+            raise InvalidRequest(message, param="model", code="unsupported_value")
         if not eligible:
             raise Overloaded(
                 f"No upstream of the model `{models[0].id}` is available right now. Please retry shortly.",
@@ -111,37 +117,21 @@ class Router:
     def _candidates(
         self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
     ) -> list[Candidate]:
-        own = self._own_candidates(workspace_id, keys, model, endpoint, place)
-        if own and not any(candidate.allow_fallback for candidate in own):
-            return [candidate for candidate in own if _serves(candidate.account, endpoint)]
-        house = [
-            self._candidate(model, number, self._house[upstream.provider], endpoint, place)
-            for number, upstream in enumerate(model.upstreams)
-            if upstream.provider in self._house
-        ]
-        return [candidate for candidate in (*own, *house) if _serves(candidate.account, endpoint)]
-
-    def _own_candidates(
-        self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
-    ) -> list[Candidate]:
-        """Raises ProviderCredentialRejected for a key that cannot be opened, unless others may serve instead."""
-        found = []
-        for number, upstream in enumerate(model.upstreams):
-            key = keys.keys.get(upstream.provider)
-            if key is None:
-                continue
-            try:
-                account = key.open()
-            except ProviderCredentialRejected:
-                if not key.allow_fallback:
-                    raise
-                continue
-            found.append(
-                self._candidate(
-                    model, number, account, endpoint, place, owner=workspace_id, allow_fallback=key.allow_fallback
-                )
+        """Returns those of one model that speak the endpoint; a key that cannot be opened is as good as refused."""
+        found = [
+            self._candidate(
+                model, number, account, endpoint, place, owner=workspace_id, allow_fallback=own.allow_fallback
             )
-        return found
+            for number, upstream in enumerate(model.upstreams)
+            if (own := keys.keys.get(upstream.provider)) is not None and (account := _opened(own)) is not None
+        ]
+        if _may_use_house(keys, model):
+            found += [
+                self._candidate(model, number, self._house[upstream.provider], endpoint, place)
+                for number, upstream in enumerate(model.upstreams)
+                if upstream.provider in self._house
+            ]
+        return [candidate for candidate in found if _serves(candidate.account, endpoint)]
 
     def _candidate(
         self,
@@ -170,21 +160,40 @@ class Router:
         self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint
     ) -> list[tuple[Candidate, str]]:
         """Returns the upstreams of the model that are no candidates, and why."""
-        has_own = any(upstream.provider in keys.keys for upstream in model.upstreams)
         unable = []
         for number, upstream in enumerate(model.upstreams):
+            own = keys.keys.get(upstream.provider)
             account = self._house.get(upstream.provider) or Account(upstream.provider)
-            reason = (
-                "the gateway has no key for it"
-                if upstream.provider not in self._house
-                else f"its provider does not speak `{endpoint}`"
-                if not _serves(account, endpoint)
-                else "the workspace brings its own keys for this model, and does not allow others"
-                if has_own
-                else "it cannot be asked"
-            )
+            if own is not None and _opened(own) is None:
+                reason = "the workspace's own key cannot be read"
+            elif own is None and not _may_use_house(keys, model):
+                reason = "the workspace brings its own keys for this model, and does not allow others"
+            elif own is None and upstream.provider not in self._house:
+                reason = "the gateway has no key for it"
+            else:
+                reason = f"its provider does not speak `{endpoint}`"
             unable.append((self._candidate(model, number, account, endpoint, 0), reason))
         return unable
+
+
+def _opened(own: OwnKey) -> Account | None:
+    try:
+        return own.open()
+    except ProviderCredentialRejected:
+        return None
+
+
+def _require_usable(keys: WorkspaceKeys, model: Model) -> None:
+    """Raises ProviderCredentialRejected for an own key that cannot be opened."""
+    for upstream in model.upstreams:
+        if upstream.provider in keys.keys:
+            keys.keys[upstream.provider].open()
+
+
+def _may_use_house(keys: WorkspaceKeys, model: Model) -> bool:
+    """Whether the gateway's own keys may serve: the workspace has none for the model, or all that it has allow it."""
+    own = [keys.keys[upstream.provider] for upstream in model.upstreams if upstream.provider in keys.keys]
+    return all(key.allow_fallback for key in own)
 
 
 def _serves(account: Account, endpoint: Endpoint) -> bool:

@@ -1,11 +1,15 @@
 """Which upstreams serve a request, in which order, and why: pure functions over what is known of each upstream.
 
-    models in the order that the request names them
-      ├ those that speak the endpoint themselves before those that it is translated for
-      ├ lower priority before higher
-      └ among equals: the conversation's own, else by weight, else the least busy and fastest
+    those that do not ask to be left alone (`Retry-After`) before those that do
+      └ models in the order that the request names them
+          ├ the workspace's own keys before the gateway's
+          ├ those that speak the endpoint themselves before those that it is translated for
+          ├ lower priority before higher
+          └ among equals: the conversation's own, else by weight, else the least busy and fastest
 
-What is at its limit, or whose breaker is open, is left out. It must not do I/O, keep state or know what is sent.
+What is at its limit, or whose breaker is open, is left out. What asks to be left alone is not: most often that holds
+for one kind of request, and whoever is the last resort had better be asked than not. It must not do I/O, keep state or
+know what is sent.
 """
 
 import hashlib
@@ -90,11 +94,15 @@ def rank(
 
     `session` names the conversation (with its workspace), empty for none; `chance` returns numbers from 0 to 1.
     """
-    seen = [(candidate, view(candidate)) for candidate in candidates]
-    blocked = [
-        Ranked(candidate, known, False, reason) for candidate, known in seen if (reason := _block(known, candidate))
-    ]
-    able = sorted(((candidate, known) for candidate, known in seen if not _block(known, candidate)), key=_tier)
+    able: list[_Known] = []
+    blocked: list[Ranked] = []
+    for candidate in candidates:
+        known = view(candidate)
+        if reason := _block(known, candidate):
+            blocked.append(Ranked(candidate, known, False, reason))
+        else:
+            able.append((candidate, known))
+    able.sort(key=_tier)
     ordered: list[Ranked] = []
     for _, tier in groupby(able, key=_tier):
         ordered += _rank_equals(list(tier), session, chance)
@@ -109,9 +117,15 @@ def retry_after_s(blocked: Sequence[Ranked]) -> int:
 _Known: TypeAlias = tuple[Candidate, UpstreamView]
 
 
-def _tier(known: _Known) -> tuple[bool, int, bool, int]:
-    candidate, _ = known
-    return (candidate.owner == "", candidate.rank, not candidate.is_native, candidate.priority)
+def _tier(known: _Known) -> tuple[bool, int, bool, bool, int]:
+    candidate, view = known
+    return (
+        view.cooling_s > 0,
+        candidate.rank,
+        candidate.owner == "",
+        not candidate.is_native,
+        candidate.priority,
+    )
 
 
 def _block(view: UpstreamView, candidate: Candidate) -> str:
@@ -128,38 +142,39 @@ def _block(view: UpstreamView, candidate: Candidate) -> str:
 
 def _rank_equals(equals: list[_Known], session: str, chance: Callable[[], float]) -> list[Ranked]:
     if len(equals) == 1:
-        return [_ranked(equals[0], "first in its order")]
-    ready = [known for known in equals if not known[1].cooling_s]
-    cooling = sorted((known for known in equals if known[1].cooling_s), key=lambda known: known[1].cooling_s)
-    weights = {candidate.upstream.weight for candidate, _ in equals}
-    if session:
-        ready.sort(key=lambda known: _affinity(session, known[0]), reverse=True)
+        reason = "first in its order"
+    elif session:
+        equals.sort(key=lambda known: _drawn(known[0], _affinity(session, known[0])), reverse=True)
         reason = "among equals, the conversation's own order"
-    elif len(weights) > 1:
-        # Sorted by u^(1/w), each comes first as often as its weight says (Efraimidis and Spirakis).
-        ready.sort(key=lambda known: chance() ** (1 / known[0].upstream.weight), reverse=True)
+    elif len({candidate.upstream.weight for candidate, _ in equals}) > 1:
+        equals.sort(key=lambda known: _drawn(known[0], chance()), reverse=True)
         reason = "among equals, drawn by weight"
     else:
-        ready.sort(key=lambda known: (_cost(known[1]), chance()))
+        # One that may have recovered is asked first: it looks slow, and would otherwise not be tried for long.
+        equals.sort(key=lambda known: (known[1].breaker != "half_open", _cost(known[1]), chance()))
         reason = "among equals, the least busy and fastest first"
-    asked = "among equals, last: it asks to be left alone for {:.1f} s"
-    return [_ranked(known, reason) for known in ready] + [
-        _ranked(known, asked.format(known[1].cooling_s)) for known in cooling
-    ]
+    return [_ranked(known, reason) for known in equals]
 
 
 def _ranked(known: _Known, reason: str) -> Ranked:
     candidate, view = known
     whose = "the workspace's own key; " if candidate.owner else ""
     probe = "; a probe of its half-open breaker" if view.breaker == "half_open" else ""
-    return Ranked(candidate, view, True, f"{whose}{reason}{probe}")
+    last = f"; but after all others: it asks to be left alone for {view.cooling_s:.1f} s" if view.cooling_s else ""
+    return Ranked(candidate, view, True, f"{whose}{reason}{probe}{last}")
 
 
 def _cost(view: UpstreamView) -> float:
-    """What one more request there is expected to wait: unknown ones look fast, so that they become known."""
+    """What one more request there is expected to wait; the unknown look fast, so that they become known."""
     return view.latency_s * (view.in_flight + 1)
 
 
-def _affinity(session: str, candidate: Candidate) -> bytes:
+def _drawn(candidate: Candidate, number: float) -> float:
+    """Sorted by u^(1/w), each comes first as often as its weight says (Efraimidis and Spirakis)."""
+    return float(number ** (1 / candidate.upstream.weight))
+
+
+def _affinity(session: str, candidate: Candidate) -> float:
     """Rendezvous hashing: each conversation has its own order, and keeps it when another upstream comes or goes."""
-    return hashlib.blake2b("\0".join((session, *candidate.key)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\0".join((session, *candidate.key)).encode(), digest_size=6).digest()
+    return int.from_bytes(digest) / 2**48

@@ -49,6 +49,8 @@ class _Upstream:
     """How long the breaker is open this time; 0: it is closed."""
     is_probing: bool = False
     cool_until: float = 0.0
+    waiting: dict["Attempt", float] = field(default_factory=dict)
+    """When each attempt began that has no output yet, oldest first."""
 
     def breaker(self, now: float) -> Breaker:
         if not self.open_s:
@@ -75,6 +77,14 @@ class _Upstream:
         self.latency_s = max(latency_s, averaged)
         self.latency_time = now
 
+    def latency(self, now: float) -> float:
+        """Returns what it is expected to take: at least as long as the oldest request there waits in vain already.
+
+        Or all would go to one that hangs and has not answered yet, because what is not known looks fast.
+        """
+        waits_since = next(iter(self.waiting.values()), now)
+        return max(now - waits_since, self.latency_s * exp(-max(0.0, now - self.latency_time) / DECAY_S))
+
 
 class Attempt:
     """One request to one upstream; ended once, by `succeed`, `fail` or `abandon`; further ends do nothing."""
@@ -90,18 +100,21 @@ class Attempt:
         self._is_ended = False
         self._clock = health.clock
         self._start_time = self._clock()
+        upstream.waiting[self] = self._start_time
 
     def note_output(self) -> None:
-        """Tells that the first output has come."""
-        if not self.has_output:
-            self.has_output = True
-            now = self._clock()
-            self._upstream.sample(now, now - self._start_time)
+        """Tells that the first output has come, which is all that a probe needs: its end may be minutes away."""
+        if self._is_ended or self.has_output:
+            return
+        self._hear()
+        if self._is_probe:
+            self._is_probe = False
+            self._health.close(self._upstream)
 
     def succeed(self) -> None:
         """Ends it: the upstream did what it was asked, or said rightly that the request is no good."""
         if self._end():
-            self.note_output()
+            self._hear()
             self._health.count(self._upstream, failed=False, is_probe=self._is_probe)
 
     def fail(self, *, cool_s: float = 0.0) -> None:
@@ -120,10 +133,20 @@ class Attempt:
             if now - self._start_time > self._upstream.latency_s:
                 self._upstream.sample(now, now - self._start_time)
 
+    def _hear(self) -> None:
+        if not self.has_output:
+            self.has_output = True
+            self._upstream.waiting.pop(self, None)
+            if self._is_probe:
+                self._upstream.latency_s = 0.0  # how it was before it recovered says nothing
+            now = self._clock()
+            self._upstream.sample(now, now - self._start_time)
+
     def _end(self) -> bool:
         if self._is_ended:
             return False
         self._is_ended = True
+        self._upstream.waiting.pop(self, None)
         self._health.leave(self.candidate, self._upstream)
         if self._is_probe:
             self._upstream.is_probing = False
@@ -157,7 +180,7 @@ class UpstreamHealth:
             cooling_s=max(0.0, upstream.cool_until - now),
             in_flight=upstream.in_flight,
             account_in_flight=in_account,
-            latency_s=upstream.latency_s * exp(-max(0.0, now - upstream.latency_time) / DECAY_S),
+            latency_s=upstream.latency(now),
             recent_requests=requests,
             recent_failures=failures,
         )
@@ -193,12 +216,17 @@ class UpstreamHealth:
             if failed:
                 self._open(upstream, now, min(upstream.open_s * 2, LAST_OPEN_S))
             else:
-                upstream.open_s = 0.0
-                upstream.seconds = [_Second() for _ in range(WINDOW_S)]
+                self.close(upstream)
         elif failed and upstream.breaker(now) == "closed":
             requests, failures = upstream.counts(now)
             if requests >= MIN_REQUESTS and failures * 2 >= requests:
                 self._open(upstream, now, FIRST_OPEN_S)
+
+    def close(self, upstream: _Upstream) -> None:
+        """Closes the breaker after a good probe, and forgets why it was open."""
+        upstream.open_s = 0.0
+        upstream.is_probing = False
+        upstream.seconds = [_Second() for _ in range(WINDOW_S)]
 
     def _open(self, upstream: _Upstream, now: float, open_s: float) -> None:
         upstream.open_s = open_s
@@ -207,7 +235,10 @@ class UpstreamHealth:
 
     def _add(self, key: UpstreamKey) -> _Upstream:
         if len(self._upstreams) >= MAX_UPSTREAMS:
-            self._upstreams = {name: known for name, known in self._upstreams.items() if known.in_flight}
+            now = self.clock()
+            self._upstreams = {
+                name: known for name, known in self._upstreams.items() if known.in_flight or known.open_until > now
+            }
         added = self._upstreams[key] = _Upstream()
         return added
 

@@ -1,13 +1,13 @@
 """Finds what clients say of the conversation that a request belongs to, in headers: a hint for caches, no more.
 
-OpenCode sends `x-session-id` and `x-session-affinity`, Codex `session-id`.
+OpenCode sends `x-session-id` and `x-session-affinity`, Codex `session-id`, or `session_id` in older versions.
 """
 
 import re
 
 from multidict import CIMultiDictProxy
 
-HEADERS = ("x-session-id", "x-session-affinity", "session-id")
+HEADERS = ("x-session-id", "x-session-affinity", "session-id", "session_id")
 _SESSION = re.compile(r"[!-~]{1,256}")
 
 

@@ -1,6 +1,6 @@
 """Use cases' way to providers, for tests: real routing over accounts that hold fakes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from quillgate_core.admission import Admission
@@ -18,10 +18,12 @@ def routed(
     *,
     settle_wait_s: float = SETTLE_WAIT_S,
     blocking: Any = None,
+    session: Callable[[], str] = str,
     **routing: Any,
 ) -> tuple[Admission, Metered]:
     """Makes what every use case begins with; `routing` goes to the Router."""
     house: Mapping[str, Account] = {account.provider: account for account in accounts}
     metered = Metered(metering, settle_wait_s=settle_wait_s)
     router = Router(Catalogue(models, providers=house), house, **routing)
-    return Admission(router, metered, **({} if blocking is None else {"blocking": blocking})), metered
+    others = {} if blocking is None else {"blocking": blocking}
+    return Admission(router, metered, session=session, **others), metered

@@ -11,7 +11,7 @@ from quillgate_core.providers.gemini import Gemini
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.openai_model_list import OpenAIModelList
-from quillgate_core.providers.openai_transcriptions import OpenAITranscriptions
+from quillgate_core.providers.openai_transcriptions import SPEECH_LIMITS, OpenAITranscriptions
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Account
@@ -24,8 +24,17 @@ def make_account(
     config: ProviderConfig, pool: HttpPool, limits: ProviderLimits | None = None, *, byok: bool = False
 ) -> Account:
     """Returns what can be asked of a provider with the key of `config`; `byok` when that is a workspace's own."""
-    account = _MAKERS[config.protocol](config, pool, limits or ProviderLimits(), byok)
+    account = _MAKERS[config.protocol](config, pool, _limits(config, limits or ProviderLimits()), byok)
     return replace(account, byok=byok, max_in_flight=config.max_in_flight)
+
+
+def _limits(config: ProviderConfig, limits: ProviderLimits) -> ProviderLimits:
+    """Returns the limits with what the operator says of this provider."""
+    return replace(
+        limits,
+        first_byte_s=config.first_byte_s or limits.first_byte_s,
+        stall_s=config.stall_s or limits.stall_s,
+    )
 
 
 class _Server(TypedDict):
@@ -54,12 +63,13 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok
         byok=byok,
     )
     provider = OpenAICompatible(**server, limits=limits)
+    speech = _limits(config, SPEECH_LIMITS)
     return Account(
         config.name,
         chat=provider,
         text=provider if "completions" in config.native_endpoints else None,
         responses=provider if "responses" in config.native_endpoints else None,
-        transcriptions=None if "transcriptions" in dialect.lacks else OpenAITranscriptions(**server),
+        transcriptions=None if "transcriptions" in dialect.lacks else OpenAITranscriptions(**server, limits=speech),
         lister=OpenAIModelList(**server, limits=limits),
     )
 

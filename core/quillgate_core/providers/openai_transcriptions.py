@@ -22,8 +22,9 @@ from quillgate_core.providers.sse import SseLimitError, SseParser
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import TranscriptionTask
 
-#: A server that does not stream is silent until it has heard everything.
-_DEFAULT_LIMITS: Final = ProviderLimits(first_byte_s=600.0, stall_s=120.0)
+SPEECH_LIMITS: Final = ProviderLimits(first_byte_s=600.0, stall_s=120.0)
+"""A server that does not stream is silent until it has heard everything."""
+
 _DONE: Final = b"[DONE]"
 
 
@@ -38,7 +39,7 @@ class OpenAITranscriptions:
         api_key: Secret | None = None,
         pool: HttpPool,
         is_trusted: bool = True,
-        limits: ProviderLimits = _DEFAULT_LIMITS,
+        limits: ProviderLimits = SPEECH_LIMITS,
         extra_headers: Mapping[str, str] | None = None,
         dialect: Dialect | None = None,
         byok: bool = False,

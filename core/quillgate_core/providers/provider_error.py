@@ -117,12 +117,13 @@ class ProviderErrors:
             return self._account_refused()
         if status == 408 or not _TIMEOUT_WORDS.isdisjoint(_words(report)):
             return self.timeout("did not answer in time")
-        if status in (425, 429):
-            text = f"The provider `{self._provider}` is over its limit of requests; try again later."
-            told = retry_after or report.retry_after or None
+        told = retry_after or report.retry_after or None
+        if status in (425, 429) or (status >= 500 and told is not None):
+            problem = "is overloaded" if status >= 500 else "is over its limit of requests"
+            text = f"The provider `{self._provider}` {problem}; try again later."
             wait_s = retry_after_s(told, now=datetime.now(UTC))
             return Overloaded(text, retry_after_s=wait_s, is_stated=told is not None)
-        if 400 <= status < 500:
+        if 400 <= status < 500 and status != 409:  # a conflict is between the provider's own parts
             return self._rejected(status, report)
         return self.unavailable(f"failed with status {status}" if status else "failed")
 

@@ -55,6 +55,9 @@ class ModelService(ModelServiceServicer):
             )
         model = self._usable(principal, request.id, workspace_id)
         endpoint: Endpoint = request.endpoint or model.endpoints[0]  # type: ignore[assignment]
+        if endpoint not in model.endpoints:
+            message = f"The model `{model.id}` does not support the endpoint `{endpoint}`."
+            raise InvalidRequest(message, param="endpoint", code="unsupported_value")
         ranked = self._router.explain(workspace_id, model, endpoint, session=request.session)
         return pb.ExplainModelResponse(model=model.id, steps=self._steps(ranked))
 

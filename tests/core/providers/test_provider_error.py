@@ -29,11 +29,23 @@ def for_body(body: Any, *, status: int = 400, content_type: str = "application/j
     return ERRORS.for_status(status, data, content_type=content_type)
 
 
+@pytest.mark.parametrize(("status", "problem"), [(429, "is over its limit of requests"), (503, "is overloaded")])
+def test_stated_waits_are_kept(status: int, problem: str) -> None:
+    """Whoever says when to come back is not down but busy, and it is known that the time was the provider's word."""
+    failure = ERRORS.for_status(status, b"", retry_after="7")
+    assert isinstance(failure, Overloaded)
+    assert (failure.metadata, failure.is_stated) == ({"retry_after_s": "7"}, True)
+    assert problem in failure.message
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        *[(status, ProviderRejected) for status in (400, 404, 405, 406, 409, 410, 413, 415, 418, 422, 431, 451, 499)],
-        *[(status, ProviderUnavailable) for status in (401, 402, 403, 300, 302, 304, 500, 502, 503, 504, 529, 599)],
+        *[(status, ProviderRejected) for status in (400, 404, 405, 406, 410, 413, 415, 418, 422, 431, 451, 499)],
+        *[
+            (status, ProviderUnavailable)
+            for status in (401, 402, 403, 409, 300, 302, 304, 500, 502, 503, 504, 529, 599)
+        ],
         (408, ProviderTimeout),
         (425, Overloaded),
         (429, Overloaded),

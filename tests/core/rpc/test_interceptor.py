@@ -35,7 +35,7 @@ from quillgate.v1 import (
 from quillgate_core import app
 from quillgate_core.errors import ModelNotFound, QuillgateError
 from quillgate_core.reservation import KeyStale
-from quillgate_core.rpc.call import current_call
+from quillgate_core.rpc.call import current_call, current_session
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.interceptor import PUBLIC_METHODS, CallInterceptor
 
@@ -378,3 +378,56 @@ async def test_health_is_public_and_reflection_is_not() -> None:
 
 def _serialize(message: bytes) -> bytes:
     return message
+
+
+UPSTREAM = "openrouter/google/gemini-2.5-flash"
+
+
+async def test_who_answered_is_in_the_trailing_metadata(rpc: RpcSite) -> None:
+    """Of a whole answer and of a stream, for callers that cannot change how they read messages."""
+
+    async def create(request: Any) -> Any:
+        made = answer()
+        made.upstream = UPSTREAM
+        return made
+
+    async def stream(request: Any) -> AsyncIterator[Any]:
+        first = number(0)
+        first.upstream = UPSTREAM
+        yield first
+        yield number(1)
+
+    rpc.completions.create, rpc.completions.stream = create, stream
+    whole, streamed = rpc.create(), rpc.stream()
+    await whole
+    assert [message.receipt.counted_messages async for message in streamed] == [0, 1]
+    for call in (whole, streamed):
+        assert dict(await call.trailing_metadata())["x-quillgate-upstream"] == UPSTREAM
+
+
+async def test_nobody_answered_is_not_said(rpc: RpcSite) -> None:
+    """Calls that reach no provider, and those that fail, have no such metadata."""
+    whole, key = rpc.create(), rpc.get_key("k")
+    await whole
+    await key
+    for call in (whole, key):
+        assert "x-quillgate-upstream" not in dict(await call.trailing_metadata())
+    call = rpc.create(metadata=())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert "x-quillgate-upstream" not in dict(caught.value.trailing_metadata())
+
+
+async def test_session_is_part_of_the_call(rpc: RpcSite) -> None:
+    """What the caller names its conversation; a name that cannot be one is refused."""
+
+    async def create(request: Any) -> Any:
+        return answer(current_session())
+
+    rpc.completions.create = create
+    assert (await rpc.create()).receipt.request_id == ""
+    named = (*rpc.metadata, ("x-session-id", "chat-7"))
+    assert (await rpc.create(metadata=named)).receipt.request_id == "chat-7"
+    too_long = (*rpc.metadata, ("x-session-id", "x" * 257))
+    refusal = await refusal_of(rpc.create(metadata=too_long))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

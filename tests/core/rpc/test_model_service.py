@@ -1,6 +1,8 @@
 """ModelService shows a key the models that it may use, and nothing of the others."""
 
 import pytest
+from fakes.fake_own_keys import FakeOwnKeys, own_key
+from fakes.fake_provider import FakeProvider
 from fakes.sync_rpc import FakeCaller
 
 from quillgate.v1 import model_service_pb2 as pb
@@ -8,7 +10,7 @@ from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
 from quillgate_core.errors import InvalidRequest, ModelNotFound, QuillgateError, ScopeMissing
 from quillgate_core.own_keys import OwnKey, WorkspaceKeys
 from quillgate_core.pricing import Price, PriceTier
-from quillgate_core.principal import INFERENCE, USAGE_READ, Principal
+from quillgate_core.principal import INFERENCE, PLATFORM_ADMIN, USAGE_READ, Principal
 from quillgate_core.router import Router
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.upstream import Account
@@ -149,3 +151,105 @@ async def test_own_keys_open_models_to_their_workspace() -> None:
     assert seen == {"ws_own": ["g/a", "g/off"], "ws_other": ["g/a"]}
     with pytest.raises(ModelNotFound):
         await service.GetModel(pb.GetModelRequest(id="g/off"), None)
+
+
+ROUTED = Model("g/m", 100, 10, tuple(ModelUpstream(name, f"up-{name}", weight=2) for name in ("a", "b", "c")))
+
+
+def _routed(*scopes: str, max_attempts: int = 2, allowed_models: tuple[str, ...] = ()) -> tuple[ModelService, Router]:
+    """Serves a model with three upstreams, for the last of which `ws_own` has a key of its own."""
+    catalogue = Catalogue([ROUTED], providers=["a", "b", "c"])
+    house = {name: Account(name, chat=FakeProvider(), max_in_flight=9) for name in ("a", "b", "c")}
+    own = FakeOwnKeys("ws_own", (own_key(Account("c", byok=True, chat=FakeProvider())),))
+    router = Router(catalogue, house, own_keys=own, max_attempts=max_attempts)
+    principal = Principal("key_1", 1, "ws_1", frozenset(scopes or {INFERENCE}), allowed_models)
+    return ModelService(catalogue, router, FakeCaller(principal)), router
+
+
+async def test_route_is_explained() -> None:
+    """In the order in which they would be asked, with what is known of each, and why."""
+    service, router = _routed(max_attempts=3)
+    (candidate, *_) = router.route("ws_1", [ROUTED], "chat.completions").candidates
+    running, failed = router.health.begin(candidate), router.health.begin(candidate)
+    assert running is not None
+    assert failed is not None
+    failed.fail(cool_s=30)
+    response = await service.ExplainModel(pb.ExplainModelRequest(id="g/m"), None)
+    assert response.model == "g/m"
+    assert [(step.provider, step.upstream_model) for step in response.steps] == [
+        ("b", "up-b"), ("c", "up-c"), ("a", "up-a")
+    ]  # fmt: skip
+    assert all(step.eligible and not step.byok for step in response.steps)
+    last = response.steps[2]
+    assert (last.priority, last.weight, last.breaker) == (0, 2, "closed")
+    assert (last.in_flight, last.max_in_flight) == (1, 9)
+    assert (last.recent_requests, last.recent_failures) == (1, 1)
+    assert 4_000 < last.latency_ms <= 5_000
+    assert "it asks to be left alone" in last.reason
+
+
+async def test_beyond_the_attempts_nobody_is_asked() -> None:
+    """The third would be tried, were a request sent to more than two; it says so."""
+    service, _ = _routed()
+    response = await service.ExplainModel(pb.ExplainModelRequest(id="g/m"), None)
+    assert [step.eligible for step in response.steps] == [True, True, False]
+    assert response.steps[2].reason == "first in its order; but a request is sent to 2 at most"
+
+
+async def test_open_breakers_are_explained() -> None:
+    """They come last and say for how long."""
+    service, router = _routed(max_attempts=3)
+    candidate = router.route("ws_1", [ROUTED], "chat.completions").candidates[0]
+    for _ in range(20):
+        attempt = router.health.begin(candidate)
+        assert attempt is not None
+        attempt.fail()
+    response = await service.ExplainModel(pb.ExplainModelRequest(id="g/m"), None)
+    last = response.steps[-1]
+    assert (last.provider, last.eligible, last.breaker) == ("a", False, "open")
+    assert last.reason.startswith("its breaker is open for ")
+
+
+async def test_other_workspaces_are_the_platform_s() -> None:
+    """Whose keys would serve a workspace is told to itself and to the platform's administrators."""
+    request = pb.ExplainModelRequest(id="g/m", workspace_id="ws_own")
+    service, _ = _routed(INFERENCE, PLATFORM_ADMIN)
+    first, *others = (await service.ExplainModel(request, None)).steps
+    assert (first.provider, first.byok, first.eligible) == ("c", True, True)
+    assert [(step.provider, step.eligible) for step in others] == [("a", False), ("b", False)]
+    service, _ = _routed(INFERENCE)
+    with pytest.raises(QuillgateError):
+        await service.ExplainModel(request, None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "allowed", "error", "metadata"),
+    [
+        (pb.ExplainModelRequest(), (), InvalidRequest, {"param": "id", "code": "missing_required_parameter"}),
+        (pb.ExplainModelRequest(id="g/none"), (), ModelNotFound, {"model": "g/none"}),
+        (pb.ExplainModelRequest(id="g/m"), ("g/other",), ModelNotFound, {"model": "g/m"}),
+        (
+            pb.ExplainModelRequest(id="g/m", endpoint="chat"),
+            (),
+            InvalidRequest,
+            {"param": "endpoint", "code": "invalid_value"},
+        ),
+        (
+            pb.ExplainModelRequest(id="g/m", endpoint="audio.transcriptions"),
+            (),
+            InvalidRequest,
+            {"param": "endpoint", "code": "unsupported_value"},
+        ),
+    ],
+)
+async def test_what_cannot_be_explained(
+    request_: pb.ExplainModelRequest,
+    allowed: tuple[str, ...],
+    error: type[QuillgateError],
+    metadata: dict[str, str],
+) -> None:
+    """It is refused as the request itself would be."""
+    service, _ = _routed(allowed_models=allowed)
+    with pytest.raises(error) as caught:
+        await service.ExplainModel(request_, None)
+    assert caught.value.metadata == metadata

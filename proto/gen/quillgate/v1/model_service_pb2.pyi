@@ -353,7 +353,7 @@ class ExplainModelRequest(google.protobuf.message.Message):
     workspace_id: builtins.str
     """The workspace that would ask. Default: the key's own; another one needs `platform.admin`."""
     endpoint: builtins.str
-    """What it would be asked through, such as `chat.completions`. Default: `chat.completions`."""
+    """What it would be asked through, such as `chat.completions`. Default: the first of those that the model has."""
     session: builtins.str
     """What the request would say of its conversation: `prompt_cache_key` or the metadata `x-session-id`. Default: nothing."""
     def __init__(
