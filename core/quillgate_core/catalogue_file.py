@@ -5,8 +5,12 @@
     # api_key_env = "VLLM_API_KEY"     # the variable that holds the key; without it no key is sent
     # base_url_env = "VLLM_BASE_URL"   # the variable that overrides base_url
 
-and models as `catalogue.py` shows them. `bundled = false` at the top leaves the bundled providers and models out, but
-for `quillgate/echo`.
+and models as `catalogue.py` shows them. At the top, `bundled = false` leaves the bundled providers and models out, but
+for `quillgate/echo`, and
+
+    allowed_hosts = ["vllm.internal", "10.1.2.3:8000"]
+
+names the hosts that workspaces may bring as well, with http or a private address; all others must be public and https.
 """
 
 import re
@@ -21,6 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from quillgate_core import allowed_hosts
 from quillgate_core.catalogue import Endpoint, Model
 from quillgate_core.secret import Secret
 
@@ -147,13 +152,21 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundled: bool = True
     providers: dict[_Name, ProviderEntry] = msgspec.field(default_factory=dict)
     models: tuple[Model, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
     def over(self, bundled: "CatalogueFile") -> "CatalogueFile":
         """Returns this file on top of the bundled one: providers by name, models by id."""
         kept = [model for model in bundled.models if self.bundled or _is_echo(model)]
         models = {model.id: model for model in (*kept, *self.models)}
         providers = (bundled.providers if self.bundled else {}) | self.providers
-        return CatalogueFile(self.bundled, providers, tuple(models.values()))
+        return CatalogueFile(self.bundled, providers, tuple(models.values()), self.allowed_hosts)
+
+    def is_allowed_host(self, host: str, port: int | None) -> bool:
+        """Tells whether workspaces may bring base URLs with a host that is not public, or http.
+
+        `port` is the one that is connected to: that of the scheme where a URL has none.
+        """
+        return allowed_hosts.allows(self.allowed_hosts, host, port)
 
     def switched_on(self, environ: Mapping[str, str]) -> tuple[ProviderConfig, ...]:
         """Returns the providers that have what they need; raises ConfigError for variables that cannot be used."""
@@ -186,7 +199,12 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not (_is_base_url(entry.base_url) or (entry.base_url_env and not entry.base_url))
         ]
         taken = [f"provider {name}: this name is built in" for name in BUILT_IN if name in self.providers]
-        return sorted(unknown) + urls + taken
+        hosts = [
+            f"allowed_hosts: '{entry}' {allowed_hosts.RULE}"
+            for entry in self.allowed_hosts
+            if not allowed_hosts.is_entry(entry)
+        ]
+        return sorted(unknown) + urls + taken + hosts
 
 
 def read_catalogue(path: Path | None) -> CatalogueFile:
