@@ -1,6 +1,7 @@
 """The composition root: from a Config to a running core and back. The only file that names concrete classes."""
 
 import asyncio
+import inspect
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -30,6 +31,7 @@ from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
+from quillgate_core.late_truth import LateTruth
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
@@ -51,6 +53,7 @@ from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.key_store import PostgresKeyStore
@@ -77,6 +80,7 @@ RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
+LATE_TRUTH_S = 10.0
 WRITER_CLOSE_S = 10.0
 
 SERVICES = (
@@ -127,6 +131,7 @@ class Core:
             {provider.name: provider for provider in config.providers},
             open_account=lambda provider: make_account(provider, self._pool, byok=True),
             blocking=self._blocking,
+            is_allowed_host=config.catalogue.is_allowed_host,
         )
         self._catalogue = Catalogue(config.catalogue.models, providers=self._accounts)
         self._router = Router(
@@ -134,6 +139,12 @@ class Core:
             self._accounts,
             own_keys=self.provider_credentials,
             max_attempts=config.max_attempts,
+        )
+        self._late_truth = LateTruth(
+            SqlAdjustmentStore(database.engine),
+            self._accounts,
+            self.provider_credentials,
+            blocking=self._blocking,
         )
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
@@ -164,6 +175,7 @@ class Core:
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
+            asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
         ]
 
     async def drain(self) -> None:
@@ -244,9 +256,9 @@ class Core:
             await self._once(chore)
 
     async def _once(self, chore: Callable[[], object]) -> None:
-        """Does a chore that the next round repeats if it fails."""
+        """Does a chore, in a thread unless it is a coroutine, that the next round repeats if it fails."""
         try:
-            await self._blocking(chore)
+            await (chore() if inspect.iscoroutinefunction(chore) else self._blocking(chore))
         except QuillgateError as error:
             log.warning("%s is put off: %s", getattr(chore, "__name__", chore), error.message)
         except Exception:
