@@ -23,8 +23,8 @@ _UNSURE: Final = f"""
 SELECT l.workspace_id, l.request_id, l.upstream, l.upstream_request_id, l.byok, l.settle_time
 FROM ledger l
 WHERE l.upstream_request_id <> '' AND l.usage_source IN ('estimate', 'hold') AND l.state IN ('settled', 'recovered')
-  AND l.settle_time > clock_timestamp() - interval '{MAX_AGE_S} seconds'
-  AND l.settle_time < clock_timestamp() - interval '{MIN_AGE_S} seconds'
+  AND l.settle_time > (SELECT clock_timestamp()) - interval '{MAX_AGE_S} seconds'
+  AND l.settle_time < (SELECT clock_timestamp()) - interval '{MIN_AGE_S} seconds'
   AND l.upstream = ANY(CAST(:providers AS text[]))
   AND NOT EXISTS (
     SELECT FROM ledger_adjustments a
@@ -32,6 +32,8 @@ WHERE l.upstream_request_id <> '' AND l.usage_source IN ('estimate', 'hold') AND
   )
 ORDER BY l.settle_time DESC LIMIT :limit
 """  # noqa: S608 - the only thing put in is a constant
+
+"""The clock is a query of its own: only then is the index searched by time, and not read from end to end."""
 
 _FIND_DAY: Final = text("SELECT day FROM ledger WHERE workspace_id = :workspace_id AND request_id = :request_id")
 
