@@ -1,6 +1,7 @@
 """The composition root: from a Config to a running core and back. The only file that names concrete classes."""
 
 import asyncio
+import inspect
 import logging
 import random
 import uuid
@@ -32,6 +33,7 @@ from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
 from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
+from quillgate_core.late_truth import LateTruth
 from quillgate_core.live_catalogue import LiveCatalogue
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
@@ -56,6 +58,7 @@ from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
@@ -83,6 +86,7 @@ RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
+LATE_TRUTH_S = 10.0
 WRITER_CLOSE_S = 10.0
 CATALOGUE_POLL_S = 1.0
 DISCOVERY_START_S = 30.0
@@ -137,6 +141,7 @@ class Core:
             {provider.name: provider for provider in config.byok_providers},
             open_account=lambda provider: make_account(provider, self._pool, byok=True),
             blocking=self._blocking,
+            is_allowed_host=config.catalogue.is_allowed_host,
         )
         catalogue_store = PostgresCatalogueStore(database.engine)
         self._catalogue = LiveCatalogue(config.catalogue, providers=self._accounts, store=catalogue_store)
@@ -149,6 +154,12 @@ class Core:
             self._accounts,
             own_keys=self.provider_credentials,
             max_attempts=config.max_attempts,
+        )
+        self._late_truth = LateTruth(
+            SqlAdjustmentStore(database.engine),
+            self._accounts,
+            self.provider_credentials,
+            blocking=self._blocking,
         )
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
@@ -181,6 +192,7 @@ class Core:
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
             asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
+            asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
         ]
         if self._config.discovery_s:
             self._chores.append(asyncio.create_task(self._discover(self._config.discovery_s)))
@@ -278,9 +290,9 @@ class Core:
                 log.exception("reading the providers' models failed")
 
     async def _once(self, chore: Callable[[], object]) -> None:
-        """Does a chore that the next round repeats if it fails."""
+        """Does a chore, in a thread unless it is a coroutine, that the next round repeats if it fails."""
         try:
-            await self._blocking(chore)
+            await (chore() if inspect.iscoroutinefunction(chore) else self._blocking(chore))
         except QuillgateError as error:
             log.warning("%s is put off: %s", getattr(chore, "__name__", chore), error.message)
         except Exception:

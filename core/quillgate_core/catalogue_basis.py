@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from quillgate_core import allowed_hosts
 from quillgate_core.catalogue import Model, ModelId, Source
 from quillgate_core.catalogue_file import (
     BASE_URL_RULE,
@@ -43,6 +44,15 @@ class CatalogueBasis:
     only: tuple[str, ...] = ()
     snapshot_date: str = ""
     """The date of the bundled models, YYYY-MM-DD."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that workspaces may bring although they are not public."""
+
+    def is_allowed_host(self, host: str, port: int | None) -> bool:
+        """Tells whether workspaces may bring base URLs with a host that is not public, or http.
+
+        `port` is the one that is connected to: that of the scheme where a URL has none.
+        """
+        return allowed_hosts.allows(self.allowed_hosts, host, port)
 
     def shows(self, model_id: str) -> bool:
         """Tells whether the operator's file leaves the model in; a whole model of the file's own is always in."""
@@ -107,7 +117,12 @@ class CatalogueBasis:
             if not (is_base_url(entry.base_url) or (entry.base_url_env and not entry.base_url))
         ]
         taken = [f"provider {name}: this name is built in" for name in BUILT_IN if name in self.providers]
-        return sorted(unknown) + urls + taken + self._alias_problems()
+        hosts = [
+            f"allowed_hosts: '{entry}' {allowed_hosts.RULE}"
+            for entry in self.allowed_hosts
+            if not allowed_hosts.is_entry(entry)
+        ]
+        return sorted(unknown) + urls + taken + hosts + self._alias_problems()
 
     def _alias_problems(self) -> list[str]:
         ids = {model.id for model in self.models}
@@ -148,6 +163,7 @@ def _merged(own: CatalogueFile, bundled: CatalogueBasis) -> CatalogueBasis:
         hide=own.hide,
         only=own.only,
         snapshot_date=bundled.snapshot_date,
+        allowed_hosts=own.allowed_hosts,
     )
     return replace(basis, models=tuple(model for model in basis.models if basis.shows(model.id)))
 

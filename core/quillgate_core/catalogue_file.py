@@ -18,7 +18,11 @@ changed, and left out, and named, by
     [aliases]
     fast = "google/gemini-2.5-flash"
 
-`bundled = false` at the top leaves the bundled providers and models out, but for `quillgate/echo`.
+At the top, `bundled = false` leaves the bundled providers and models out, but for `quillgate/echo`, and
+
+    allowed_hosts = ["vllm.internal", "10.1.2.3:8000"]
+
+names the hosts that workspaces may bring as well, with http or a private address; all others must be public and https.
 """
 
 import re
@@ -216,6 +220,7 @@ class CatalogueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hide: tuple[ModelId, ...] = ()
     only: tuple[ModelId, ...] = ()
     aliases: dict[ModelId, ModelId] = msgspec.field(default_factory=dict)
+    allowed_hosts: tuple[str, ...] = ()
 
 
 def _is_gemini_openai(protocol: Protocol, base_url: str) -> bool:

@@ -357,3 +357,81 @@ def test_every_provider_is_there_for_own_keys(write: Write) -> None:
     with pytest.raises(ConfigError) as caught:
         basis.for_own_keys({"GROQ_BASE_URL": "hunter2"})
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["GROQ_BASE_URL"]
+
+
+ALLOWED = 'allowed_hosts = ["vllm.internal", "10.1.2.3:8000", "[FD00:0::5]:8000", "[fd00::6]", "Ollama.Local.:11434"]'
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("vllm.internal", 80),
+        ("vllm.internal", 65_535),
+        ("vllm.internal", None),
+        ("VLLM.internal.", 443),
+        ("10.1.2.3", 8000),
+        ("fd00::5", 8000),
+        ("[fd00:0:0::5]", 8000),
+        ("fd00::6", 443),
+        ("ollama.local", 11_434),
+    ],
+)
+def test_a_host_that_the_operator_allows_is_allowed(write: Write, host: str, port: int | None) -> None:
+    """A host stands for any port of it, `host:port` for that one; case, a last dot and zeros make no difference."""
+    assert read_catalogue(write(ALLOWED)).is_allowed_host(host, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("", 80),
+        ("internal", 80),
+        ("a.vllm.internal", 80),
+        ("vllm.internal.example", 80),
+        ("vllm.internal:80", 80),
+        ("10.1.2.3", 8001),
+        ("10.1.2.3", None),
+        ("10.1.515", 8000),
+        ("0x0a010203", 8000),
+        ("::ffff:10.1.2.3", 8000),
+        ("10.1.2.3:8000", None),
+        ("fd00::5", 443),
+        ("fd00::5%eth0", 8000),
+        ("fd00::7", 443),
+        ("ｖllm.internal", 80),
+        ("vllm\u3002internal", 80),
+        ("127.0.0.1", 80),
+    ],
+)
+def test_what_is_not_exactly_an_allowed_host_is_not_allowed(write: Write, host: str, port: int | None) -> None:
+    """Neither a name above or below it nor another spelling of its address is allowed."""
+    assert not read_catalogue(write(ALLOWED)).is_allowed_host(host, port)
+
+
+def test_no_host_is_allowed_unless_the_operator_says_so() -> None:
+    """The bundled file allows none."""
+    assert not read_catalogue(None).is_allowed_host("localhost", 80)
+    assert read_catalogue(None).allowed_hosts == ()
+
+
+def test_what_is_no_host_cannot_be_allowed(write: Write) -> None:
+    """Every entry that could never match, or that somebody may believe to match more, is a problem of its own."""
+    entries = [
+        "http://vllm",
+        "vllm/v1",
+        "*.internal",
+        "10.0.0.0/8",
+        "a:0",
+        "a:65536",
+        "a:b",
+        "fd00::5",
+        "[1.2.3.4]",
+        "",
+    ]
+    entries += ["", "a..b", ".a", "bücher.example", "user@a", "a b", "[fe80::1%lo]"]
+    problems = _problems(write(f"allowed_hosts = {entries}"))
+    assert len(problems) == len(entries)
+    assert problems[0] == (
+        "FILE: allowed_hosts: 'http://vllm' must be a host or host:port, such as vllm.internal or 10.1.2.3:8000, "
+        "IPv6 in brackets, other letters as xn--"
+    )

@@ -26,12 +26,14 @@ _DISAGREEMENTS = f"""
 WITH entries AS (
     SELECT workspace_id, day, state, byok, held_messages, counted_messages, prompt_tokens, cached_tokens,
            completion_tokens, cost_picodollars, state IN ('settled', 'recovered') AS is_charge,
-           (state IN ('settled', 'recovered') AND cost_picodollars IS NULL)::int AS unpriced
-    FROM ledger
+           (state IN ('settled', 'recovered') AND cost_picodollars IS NULL AND NOT EXISTS (
+               SELECT FROM ledger_adjustments a
+               WHERE a.workspace_id = l.workspace_id AND a.request_id = l.request_id AND a.cost_picodollars IS NOT NULL
+           ))::int AS unpriced
+    FROM ledger l
     UNION ALL
     SELECT a.workspace_id, a.day, 'adjustment', l.byok, 0, a.counted_messages, a.prompt_tokens, a.cached_tokens,
-           a.completion_tokens, a.cost_picodollars, false,
-           CASE WHEN l.cost_picodollars IS NULL AND a.cost_picodollars IS NOT NULL THEN -1 ELSE 0 END
+           a.completion_tokens, a.cost_picodollars, false, 0
     FROM ledger_adjustments a JOIN ledger l USING (workspace_id, request_id)
 )
 SELECT workspace_id, day, d, l FROM (

@@ -19,6 +19,7 @@ provider would: `DEFAULT_TEXT` with usage 10 / 5, streamed or not as asked. An a
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,13 +95,15 @@ def default_answer(request: RecordedRequest) -> ScriptedAnswer:
 class ScriptedUpstream:
     """The server, as an async context manager."""
 
-    def __init__(self, *, fallback: Fallback = default_answer) -> None:
+    def __init__(self, *, fallback: Fallback = default_answer, tls: ssl.SSLContext | None = None) -> None:
         self._fallback = fallback
+        self._tls = tls
         self._answers: list[ScriptedAnswer] = []
         self._arrival = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self._transports: set[asyncio.BaseTransport] = set()
         self.requests: list[RecordedRequest] = []
+        self.port = 0
         self.base_url = ""
 
     async def __aenter__(self) -> "ScriptedUpstream":
@@ -108,9 +111,10 @@ class ScriptedUpstream:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
-        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        self.port = int(self._runner.addresses[0][1])
+        self.base_url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
         return self
 
     async def __aexit__(

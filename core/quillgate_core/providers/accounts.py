@@ -12,6 +12,7 @@ from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.openai_compatible import OpenAICompatible
 from quillgate_core.providers.openai_model_list import OpenAIModelList
 from quillgate_core.providers.openai_transcriptions import SPEECH_LIMITS, OpenAITranscriptions
+from quillgate_core.providers.openrouter_generation import OpenRouterGeneration
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Account
@@ -71,6 +72,7 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok
         responses=provider if "responses" in config.native_endpoints else None,
         transcriptions=None if "transcriptions" in dialect.lacks else OpenAITranscriptions(**server, limits=speech),
         lister=OpenAIModelList(**server, limits=limits),
+        usage_lookup=OpenRouterGeneration(**server, limits=limits) if dialect.keeps_generations else None,
     )
 
 

@@ -59,6 +59,8 @@ class Dialect:
     """Sent unless the settings say otherwise."""
     key_path: str = ""
     """Where a key is tried, if the list of models is open to everybody."""
+    keeps_generations: bool = False
+    """Whether the usage of a request can be asked for later."""
     cancel_stops_bill: bool = True
     """Whether closing the connection ends the vendor's work and its bill."""
 
@@ -87,6 +89,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         lacks=frozenset({"choices", "transcriptions"}),
         headers={"x-title": "Quillgate"},
         key_path="/key",
+        keeps_generations=True,
         cancel_stops_bill=False,
     ),
     # console.groq.com/docs/openai: these give a 400. OpenRouter lists Groq among those that go on after a hang-up.

@@ -2,19 +2,27 @@
 
 A host that the operator named is trusted: it may be plain http and have a private address. Any other may not, which is
 checked on the address that is connected to, when it is connected to: there is no second look-up that could answer
-differently. It never follows a redirect and never looks at proxies of the environment.
+differently. The two kinds have sessions of their own and so share no connection. Neither ever follows a redirect or
+looks at proxies of the environment.
 """
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
 from quillgate_core.providers.address_guard import denial
+from quillgate_core.providers.name_resolver import NameResolver
 
 _DNS_CACHE_S: Final = 60
+
+Deny = Callable[[str], str | None]
+"""Says why an address must not be connected to, None if it may."""
 
 
 class AddressDenied(OSError):
@@ -22,10 +30,24 @@ class AddressDenied(OSError):
 
 
 class HttpPool:
-    """The sessions, made at the first request in the loop that runs then; `close` ends them."""
+    """The sessions, made at the first request in the loop that runs then; `close` ends them.
 
-    def __init__(self) -> None:
+    `resolver` makes what looks names up, `deny` judges the addresses of hosts that are not trusted, and `certificates`
+    are whom to believe, None for the system's; arguments, so that a test can bring a small internet of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolver: Callable[[], AbstractResolver] = NameResolver,
+        deny: Deny = denial,
+        certificates: ssl.SSLContext | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._deny = deny
+        self._certificates = certificates
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._resolvers: list[AbstractResolver] = []
         self._drains: set[asyncio.Task[None]] = set()
 
     def session(self, *, is_trusted: bool) -> aiohttp.ClientSession:
@@ -50,26 +72,35 @@ class HttpPool:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        for resolver in self._resolvers:
+            await resolver.close()
+        self._resolvers.clear()
 
     def _end_drain(self, response: aiohttp.ClientResponse, task: asyncio.Task[None]) -> None:
         self._drains.discard(task)
         response.close()
 
     def _open(self, is_trusted: bool) -> aiohttp.ClientSession:
+        resolver = self._resolver()
+        self._resolvers.append(resolver)
         return aiohttp.ClientSession(
             # No limit on connections: how many requests run at once is decided before a provider is asked.
             connector=aiohttp.TCPConnector(
-                limit=0, ttl_dns_cache=_DNS_CACHE_S, socket_factory=None if is_trusted else guarded_socket
+                limit=0,
+                ttl_dns_cache=_DNS_CACHE_S,
+                resolver=resolver,
+                ssl=self._certificates or True,
+                socket_factory=None if is_trusted else partial(guarded_socket, self._deny),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
 
 
-def guarded_socket(address: tuple[Any, ...]) -> socket.socket:
+def guarded_socket(deny: Deny, address: tuple[Any, ...]) -> socket.socket:
     """Makes the socket for one address that a host resolved to; raises AddressDenied, before anything is sent."""
     family, kind, protocol, _, socket_address = address
-    reason = denial(str(socket_address[0]))
+    reason = deny(str(socket_address[0]))
     if reason is not None:
-        raise AddressDenied(f"the address is {reason}")
+        raise AddressDenied(f"its address {socket_address[0]} is {reason}")
     return socket.socket(family, kind, protocol)

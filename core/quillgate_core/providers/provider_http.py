@@ -7,15 +7,20 @@ follows a redirect, because both would send a prompt where nobody decided to sen
 
 import asyncio
 import io
+import logging
 from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
+from quillgate_core.errors import ProviderUnavailable
+from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_limits import ProviderLimits
+
+_logger = logging.getLogger(__name__)
 
 _DRAIN_S: Final = 1.0
 _DRAIN_BYTES: Final = 64 * 1024
@@ -61,6 +66,8 @@ class ProviderResponse:
         pieces = []
         while data := await self.read_some():
             pieces.append(data)
+            if self._read_bytes > self._limits.whole_bytes:
+                raise self._errors.unavailable("sent more than this gateway reads")
         return b"".join(pieces)
 
     async def read_refusal(self) -> bytes:
@@ -152,8 +159,9 @@ class ProviderHttp:
     async def _send(
         self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
     ) -> ProviderResponse:
-        if not self._is_trusted and not url.startswith("https://"):
-            raise self._errors.unavailable("could not be reached: its address is not https")
+        reason = None if self._is_trusted else url_denial(url)
+        if reason is not None:
+            raise self._unreachable(url, reason)
         start_time = asyncio.get_running_loop().time()
         limit_s = min(self._limits.first_byte_s, self._limits.total_s)
         response = None
@@ -168,10 +176,21 @@ class ProviderHttp:
         except aiohttp.ClientResponseError:
             pass  # not chained to ours: it holds the request's headers, and with them the key
         except (aiohttp.ClientError, OSError) as error:
-            raise self._errors.unavailable("could not be reached") from error
+            raise self._unreachable(url, error) from error
         if response is None:
             raise self._errors.unavailable("sent an answer that is no HTTP")
         return ProviderResponse(response, self._limits, self._errors, start_time + self._limits.total_s)
+
+    def _unreachable(self, url: str, reason: str | Exception) -> ProviderUnavailable:
+        """Returns the error for the caller, and tells the operator why a host that he did not name is out of reach.
+
+        The caller hears no more than that: answers that differ would make the gateway a scanner of its own network.
+        """
+        error = self._errors.unavailable("could not be reached")
+        if not self._is_trusted:
+            cause = getattr(reason, "os_error", reason)
+            _logger.warning("%s Host %r: %s", error.message, _host(url), cause if _is_plain(cause) else type(cause))
+        return error
 
     def finish(self, response: ProviderResponse) -> None:
         """Gives up a response whose meaning is complete, keeping its connection if it ends at once."""
@@ -198,6 +217,18 @@ def request_headers(credentials: Mapping[str, str], extra_headers: Mapping[str, 
         "user-agent": "quillgate",
     }
     return headers | dict(credentials) | {header.lower(): value for header, value in extra_headers.items()}
+
+
+def _host(url: str) -> str:
+    try:
+        return URL(url).raw_host or ""
+    except ValueError:
+        return ""
+
+
+def _is_plain(cause: object) -> bool:
+    """Tells whether a cause can be logged: an error of the HTTP client may hold the request and its key."""
+    return isinstance(cause, str) or (isinstance(cause, OSError) and not isinstance(cause, aiohttp.ClientError))
 
 
 def _payload(body: bytes | aiohttp.FormData) -> bytes | io.BytesIO | aiohttp.FormData:

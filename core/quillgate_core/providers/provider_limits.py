@@ -22,6 +22,8 @@ class ProviderLimits:
     sse_event_bytes: int = 4 * 1024**2
     """The data of one event of a stream."""
     response_bytes: int = 64 * 1024**2
-    """The whole body, decompressed."""
+    """The whole body of a stream, decompressed."""
+    whole_bytes: int = 24 * 1024**2
+    """The body of an answer that is held as a whole, decompressed."""
     error_body_bytes: int = 64 * 1024
     """The body of a refusal; the rest is not read."""

@@ -7,9 +7,9 @@ as the ledger, so any core may run it at any time. It must not touch a row that 
 
 from typing import Final, LiteralString
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
-from quillgate_core.storage import ledger_sql as sql
+from quillgate_core.storage.daily_lock import lock_days
 from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.ledger import DEFAULT_CLOCK
 
@@ -95,11 +95,6 @@ class SqlLeaseStore:
             found = connection.execute(self._find, {"limit": limit}).all()
             if not found:
                 return 0
-            _lock(connection, sorted({(workspace_id, day) for workspace_id, _, day in found}))
+            lock_days(connection, ((workspace_id, day) for workspace_id, _, day in found))
             ids = {"workspace_ids": [row[0] for row in found], "request_ids": [row[1] for row in found]}
             return sum(connection.execute(self._recover, ids).scalars())
-
-
-def _lock(connection: Connection, days: list[tuple[str, object]]) -> None:
-    columns = ([workspace_id for workspace_id, _ in days], [day for _, day in days])
-    connection.exec_driver_sql(sql.LOCK_DAILY_ROWS.decode(), columns).all()

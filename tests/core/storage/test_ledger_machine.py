@@ -1,6 +1,7 @@
-"""The ledger against a pure model: any sequence of batches, repeats and recoveries, over the real SQL."""
+"""The ledger against a pure model: any sequence of batches, repeats, recoveries and corrections, over the real SQL."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg
@@ -11,7 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Engine
 
 from quillgate_core.counting import Usage, counted_messages
+from quillgate_core.errors import ReservationNotFound
 from quillgate_core.reservation import Note, Outcome, Receipt, Record, Release, Reservation, Reserve, Settle, Step
+from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 
@@ -37,6 +40,8 @@ class Entry:
     counted: int = 0
     usage: Usage = NOTHING
     byok: bool = False
+    added: Mapping[str, int] = field(default_factory=dict)
+    """Messages that were added later, by who said so; `counted` and `usage` stay those of the row."""
 
 
 class Model:
@@ -50,7 +55,7 @@ class Model:
     @property
     def counted(self) -> int:
         """Messages of ended requests."""
-        return sum(entry.counted for entry in self.entries.values() if not entry.byok)
+        return sum(entry.counted + sum(entry.added.values()) for entry in self.entries.values() if not entry.byok)
 
     @property
     def held(self) -> int:
@@ -107,6 +112,17 @@ class Model:
     def _receipt(self, entry: Entry) -> tuple[object, ...]:
         return ("Receipt", entry.counted, entry.usage, max(0, self.left))
 
+    def adjust(self, request_id: str, source: str, counted: int) -> int | None:
+        """Make the charge `counted`, once for each source, and return what is added; None for one without charge."""
+        entry = self.entries.get(request_id)
+        if entry is None or entry.state not in ("settled", "recovered"):
+            return None
+        if source not in entry.added:
+            missing = counted - entry.counted - sum(entry.added.values())
+            self.overrun += 0 if entry.byok else max(0, missing)
+            entry = self.entries[request_id] = replace(entry, added={**entry.added, source: missing})
+        return entry.added[source]
+
     def recover(self) -> int:
         """Charge the holds of the dead owner's open requests."""
         dead = [key for key, entry in self.entries.items() if entry.state == "open" and entry.owner == "dead"]
@@ -156,6 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = ledger
         self.lease_store = SqlLeaseStore(books.engine)
         self.lease_store.renew("alive")
+        self.adjustments = SqlAdjustmentStore(books.engine)
         self.lease_store.recover(1_000)  # what the example before has left
         self.workspace_id = f"ws{len(books.read('SELECT FROM workspaces'))}"
         self.sent: list[Step] = []
@@ -183,6 +200,24 @@ class LedgerMachine(RuleBasedStateMachine):
         """Recover what the dead owner left."""
         assert self.lease_store.recover(1_000) == self.model.recover()
 
+    @rule(
+        request_id=REQUEST_IDS,
+        source=st.sampled_from(["openrouter", "auditor"]),
+        usage=USAGES,
+        cost=st.none() | st.integers(0, 10**15),
+    )
+    def adjust(self, request_id: str, source: str, usage: Usage, cost: int | None) -> None:
+        """Learn later what a request used, or hear it again."""
+        expected = self.model.adjust(request_id, source, counted_messages(usage))
+        try:
+            adjustment = self.adjustments.adjust(
+                self.workspace_id, request_id, source=source, usage=usage, cost_picodollars=cost
+            )
+        except ReservationNotFound:
+            assert expected is None
+        else:
+            assert adjustment.counted_messages == expected
+
     def _apply(self, batch: list[Step]) -> None:
         outcomes = [shown(outcome) for outcome in self.ledger.apply(self.connection, batch)]
         assert outcomes == [self.model.apply(step) for step in batch]
@@ -190,7 +225,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_daily_row_is_the_sum(self) -> None:
-        """I1: the daily row is the sum of the ledger, and the ledger is the model's."""
+        """I1: the daily row is the sum of the ledger and its corrections, and the ledger is the model's."""
         query = "SELECT message_count, held_messages FROM daily_message_count WHERE workspace_id = :id"
         rows = self.books.read(query, id=self.workspace_id)
         assert [tuple(row) for row in rows] in ([(self.model.counted, self.model.held)], [])
@@ -212,7 +247,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def test_any_sequence_of_steps_follows_the_model(engine: Engine, database_url: str) -> None:
-    """Reserves, ends, records, repeats and recoveries in any order answer and count exactly as the model does."""
+    """Reserves, ends, records, repeats, recoveries and corrections in any order do exactly what the model does."""
     books, ledger = Books(engine), Ledger()
     with connect_ledger(database_url) as connection:
         run_state_machine_as_test(
