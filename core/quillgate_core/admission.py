@@ -39,6 +39,10 @@ class Hold(Protocol):
         """What is enough near the end of the allowance."""
 
     @property
+    def output_tokens(self) -> int:
+        """The output limit: the request's own, or the model's."""
+
+    @property
     def lowered_output_tokens(self) -> int | None:
         """The output limit to send instead of the request's own; None: that one is good."""
 
@@ -151,6 +155,13 @@ class _Holds(Generic[PlanT]):
             hold = self._known[key] = self._ask.hold(candidate)
         return hold
 
+    def limit(self, candidate: Candidate) -> int | None:
+        """Returns the output limit to send; None: the request's own is good, or none at all."""
+        hold, chat = self.of(candidate), candidate.account.chat
+        if hold.lowered_output_tokens is None and chat is not None and chat.traits.needs_output_limit:
+            return hold.output_tokens
+        return hold.lowered_output_tokens
+
     def most(self, candidates: Sequence[Candidate]) -> int:
         """Returns what the request counts at most, whoever serves it; some may not be able to."""
         found = 0
@@ -167,7 +178,7 @@ def _first(ask: Ask[PlanT], candidates: Iterator[Candidate], holds: _Holds[PlanT
     refusal: InvalidRequest | None = None
     for candidate in candidates:
         try:
-            return candidate, ask.plan(candidate, holds.of(candidate).lowered_output_tokens)
+            return candidate, ask.plan(candidate, holds.limit(candidate))
         except InvalidRequest as error:
             refusal = refusal or error
     assert refusal is not None  # a route has candidates
@@ -180,4 +191,4 @@ def _plan(ask: Ask[PlanT], candidate: Candidate, holds: _Holds[PlanT], held_mess
     if held_messages < hold.min_hold_messages:
         return None
     limit = hold.output_tokens_within(held_messages)
-    return ask.plan(candidate, hold.lowered_output_tokens if limit is None else limit)
+    return ask.plan(candidate, holds.limit(candidate) if limit is None else limit)

@@ -47,6 +47,7 @@ class _SoundHold:
     """What an upload counts at most: its length says it, and no output limit makes it less."""
 
     hold_messages: int
+    output_tokens: int = 0
     lowered_output_tokens: None = None
 
     @property

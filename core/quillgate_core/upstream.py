@@ -48,6 +48,8 @@ class Traits:
     """Whether closing the connection ends the provider's work and its bill."""
     supports: frozenset[Capability]
     """What it can be asked for; the rest raises InvalidRequest in `prepare_chat`, or goes through chat."""
+    needs_output_limit: bool = False
+    """Whether every request to it must state an output limit: one without its own then gets the model's."""
 
 
 @dataclass(frozen=True, slots=True)

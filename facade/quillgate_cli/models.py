@@ -8,7 +8,7 @@ import click
 import quillgate_codec
 from quillgate.v1.catalogue_service_pb2 import CatalogueModel, ListCatalogueModelsRequest
 from quillgate.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, Model
-from quillgate_cli import model_switches, model_sync, output
+from quillgate_cli import model_route, model_switches, model_sync, output
 from quillgate_cli.argument import json_option
 from quillgate_cli.connection import Core, with_core
 from quillgate_cli.prices import UNKNOWN, per_million, price_lines
@@ -122,5 +122,5 @@ def _tokens(limit: int) -> str:
     return output.count(limit) if limit else UNKNOWN
 
 
-for _command in (*model_switches.COMMANDS, model_sync.sync):
+for _command in (*model_switches.COMMANDS, model_sync.sync, model_route.explain):
     app.add_command(_command)

@@ -1,13 +1,14 @@
 """Between the check of a request and its dispatch: what is held, for whom, and with which keys."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from fakes.candidates import model_of
 from fakes.fake_ledger_writer import FakeLedgerWriter
 from fakes.fake_own_keys import FakeOwnKeys, own_key
+from fakes.fake_provider import TRAITS, FakeProvider
 from fakes.routes import routed
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore
 
@@ -23,7 +24,7 @@ from quillgate_core.routing import Candidate
 from quillgate_core.upstream import Account
 
 PRINCIPAL = Principal("key_1", 3, "ws_1", frozenset({INFERENCE}))
-ACCOUNTS = [Account(name, chat=object()) for name in ("a", "b")]  # type: ignore[arg-type]
+ACCOUNTS = [Account(name, chat=FakeProvider()) for name in ("a", "b")]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class FakeHold:
 
     hold_messages: int = 4
     min_hold_messages: int = 1
+    output_tokens: int = 77
     lowered_output_tokens: int | None = None
 
     def output_tokens_within(self, held_messages: int) -> int | None:
@@ -61,6 +63,7 @@ class Counter:
     own: FakeOwnKeys = field(default_factory=lambda: FakeOwnKeys(revision=0))
     writer: FakeRefusingWriter = field(default_factory=FakeRefusingWriter)
     session: str = ""
+    accounts: Sequence[Account] = ACCOUNTS
     said: Callable[[], str] = str
     planned: list[tuple[str, int | None]] = field(default_factory=list)
 
@@ -73,7 +76,7 @@ class Counter:
             return call()
 
         self.admission, _ = routed(
-            self.models, ACCOUNTS, metering, blocking=blocking, session=self.said, own_keys=self.own
+            self.models, self.accounts, metering, blocking=blocking, session=self.said, own_keys=self.own
         )
 
     async def admit(self) -> tuple[Reservation, Failover[str]]:
@@ -253,3 +256,12 @@ def test_models_are_checked_one_by_one() -> None:
         counter.admission.models(limited, ["m", "other"])
     with pytest.raises(ModelNotFound):
         counter.admission.models(PRINCIPAL, ["m", "other"])
+
+
+@pytest.mark.parametrize(("needs", "limit"), [(True, 77), (False, None)])
+async def test_provider_that_needs_a_limit_gets_the_model_s(needs: bool, limit: int | None) -> None:
+    """A request without a limit of its own goes to such a provider with the model's, which the hold is for."""
+    traits = replace(TRAITS, needs_output_limit=needs)
+    counter = Counter([model_of("m", "a")], accounts=[Account("a", chat=FakeProvider(traits=traits))])
+    await counter.admit()
+    assert counter.planned == [("a", limit)]

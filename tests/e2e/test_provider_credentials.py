@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from service import RunningService, start_service
+from aiohttp import ClientSession
+from fakes.scripted_upstream import json_answer
+from service import MODEL, RunningService, Tenant, start_service
 
 from quillgate.v1 import provider_credential_service_pb2 as pb
 from quillgate.v1.provider_credential_service_pb2_grpc import ProviderCredentialServiceStub
@@ -53,12 +55,16 @@ async def cli(service: RunningService, *arguments: str, stdin: str = "", key: st
     return Done(process.returncode, out.decode(), err.decode())
 
 
-def opened_key(service: RunningService, workspace_id: str) -> str:
-    """The key that the account has which routing gets, read where it is kept last: in the headers that are sent."""
-    account = service.core.provider_credentials.of(workspace_id).keys[PROVIDER].open()
-    assert account.byok
-    chat: Any = account.chat
-    return str(chat._http._headers["authorization"]).removeprefix("Bearer ")
+async def used_key(service: RunningService, tenant: Tenant) -> str:
+    """The key that the provider gets with a request of the workspace."""
+    members = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+    headers = {"authorization": f"Bearer {tenant.key}"}
+    async with (
+        ClientSession() as client,
+        client.post(f"{service.base_url}/chat/completions", json=members, headers=headers) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+    return service.upstream.requests[-1].headers["Authorization"].removeprefix("Bearer ")
 
 
 async def test_the_whole_life_of_a_key(running_service: RunningService) -> None:
@@ -68,14 +74,18 @@ async def test_the_whole_life_of_a_key(running_service: RunningService) -> None:
     made = await cli(running_service, "set", PROVIDER, "--json", stdin=KEY, key=tenant.key)
     assert (made.code, made.err) == (0, "")
     assert made.json["credential"]["workspace_id"] == tenant.workspace_id
-    assert opened_key(running_service, tenant.workspace_id) == KEY
+    assert await used_key(running_service, tenant) == KEY
     await cli(running_service, "set", PROVIDER, "--workspace", tenant.workspace_id, "--allow-fallback", stdin="second")
-    assert opened_key(running_service, tenant.workspace_id) == "second"
+    assert await used_key(running_service, tenant) == "second"
     assert of(tenant.workspace_id).keys[PROVIDER].allow_fallback
     listed = (await cli(running_service, "list", "--json", key=tenant.key)).json["credentials"]
     assert [(found["provider"], found["last4"]) for found in listed] == [(PROVIDER, "")]
+    running_service.upstream.script(json_answer(200, {"object": "list", "data": []}), json_answer(401, {}))
     tested = await cli(running_service, "test", PROVIDER, key=tenant.key)
-    assert (tested.code, "cannot be tested" in tested.out) == (1, True)
+    assert (tested.code, running_service.upstream.requests[-1].method) == (0, "GET")
+    assert running_service.upstream.requests[-1].headers["Authorization"] == "Bearer second"
+    refused = await cli(running_service, "test", PROVIDER, key=tenant.key)
+    assert (refused.code, "second" in refused.out + refused.err) == (1, False)
     assert (await cli(running_service, "delete", PROVIDER, key=tenant.key)).code == 0
     assert dict(of(tenant.workspace_id).keys) == {}
     gone = await cli(running_service, "delete", PROVIDER, key=tenant.key)
@@ -106,7 +116,8 @@ async def test_two_cores_agree_soon(database_url: str, tmp_path: Path) -> None:
         start_service(database_url, tmp_path, admin_key=one.admin_key) as other,
     ):
         stub: Any = ProviderCredentialServiceStub(one.core.channel)  # type: ignore[no-untyped-call]
-        workspace_id = (await one.tenant()).workspace_id
+        tenant = await one.tenant()
+        workspace_id = tenant.workspace_id
         metadata = one.metadata()
 
         async def wait_for(revision: int) -> None:
@@ -118,7 +129,7 @@ async def test_two_cores_agree_soon(database_url: str, tmp_path: Path) -> None:
             request = pb.SetProviderCredentialRequest(workspace_id=workspace_id, provider=PROVIDER, secret=secret)
             await stub.SetProviderCredential(request, metadata=metadata)
             await wait_for(revision)
-            assert opened_key(other, workspace_id) == secret
+            assert await used_key(other, tenant) == secret
         deletion = pb.DeleteProviderCredentialRequest(workspace_id=workspace_id, provider=PROVIDER)
         await stub.DeleteProviderCredential(deletion, metadata=metadata)
         await wait_for(3)
@@ -131,23 +142,26 @@ async def test_a_rotation_over_restarts(database_url: str, tmp_path: Path) -> No
     new = base64.b64encode(b"n" * 32).decode()
     async with start_service(database_url, tmp_path) as service:
         admin_key = service.admin_key
-        workspaces = [(await service.tenant()).workspace_id for _ in range(3)]
-        for workspace_id in workspaces:
-            await cli(service, "set", PROVIDER, "--workspace", workspace_id, stdin=KEY + workspace_id)
+        tenants = [await service.tenant() for _ in range(3)]
+        for tenant in tenants:
+            secret = KEY + tenant.workspace_id
+            await cli(service, "set", PROVIDER, "--workspace", tenant.workspace_id, stdin=secret)
     old = file.read_text()
     file.write_text(f"{new}\n{old}")
     async with start_service(database_url, tmp_path, admin_key=admin_key) as service:
-        assert opened_key(service, workspaces[0]) == KEY + workspaces[0]
+        assert await used_key(service, tenants[0]) == KEY + tenants[0].workspace_id
         done = await cli(service, "rewrap", "--json")
         assert (done.code, done.json) == (
             0,
             {"rewrapped": 3, "remaining": 0, "unreadable": 0, "master_key_id": MasterKey(b"n" * 32).key_id},
         )
     async with start_service(database_url, tmp_path, admin_key=admin_key, QUILLGATE_MASTER_KEY=new) as service:
-        assert [opened_key(service, workspace_id) for workspace_id in workspaces] == [KEY + w for w in workspaces]
+        for tenant in tenants:
+            assert await used_key(service, tenant) == KEY + tenant.workspace_id
     file.write_text(old)
     async with start_service(database_url, tmp_path, admin_key=admin_key) as service:
+        keys = service.core.provider_credentials.of(tenants[0].workspace_id).keys
         with pytest.raises(ProviderCredentialRejected):
-            opened_key(service, workspaces[0])
+            keys[PROVIDER].open()
         done = await cli(service, "rewrap", "--json")
         assert (done.code, done.json["remaining"], done.json["unreadable"]) == (1, 3, 3)

@@ -64,6 +64,7 @@ class FakeAdminCore:
         self.workspaces: dict[str, workspace_service_pb2.Workspace] = {}
         self.days = metering_service_pb2.ListDailyMessageCountResponse()
         self.models: list[model_service_pb2.Model] = []
+        self.route = model_service_pb2.ExplainModelResponse()
         self.catalogue: dict[str, catalogue_service_pb2.CatalogueModel] = {}
         self.differences: list[catalogue_service_pb2.ModelDifference] = []
         self.failures: list[str] = []
@@ -276,6 +277,10 @@ class FakeModels(model_service_pb2_grpc.ModelServiceServicer):
         message = f"The model `{request.id}` does not exist or you do not have access to it."
         FakeError(grpc.StatusCode.NOT_FOUND, message, "MODEL_NOT_FOUND", {"model": request.id}).abort(context)
         raise AssertionError("abort raises")
+
+    def ExplainModel(self, request: Any, context: Any) -> model_service_pb2.ExplainModelResponse:  # noqa: N802
+        self._core.begin(request, context)
+        return self._core.route
 
 
 class FakeCredentials(provider_credential_service_pb2_grpc.ProviderCredentialServiceServicer):

@@ -36,6 +36,7 @@ _TRAITS: Final = Traits(
     cancel_stops_bill=True,
     supports=frozenset(get_args(Capability))
     - {"audio", "logprobs", "choices", "completions", "responses", "transcriptions"},
+    needs_output_limit=True,
 )
 
 
