@@ -159,6 +159,7 @@ class Core:
             SqlAdjustmentStore(database.engine),
             self._accounts,
             self.provider_credentials,
+            providers=_record_keepers(config, self._pool),
             blocking=self._blocking,
         )
         self._health = HealthServicer()
@@ -311,6 +312,13 @@ def _accounts(config: Config, pool: HttpPool) -> Mapping[str, Account]:
     if pocketsphinx.is_installed():
         accounts[pocketsphinx.NAME] = Account(pocketsphinx.NAME, transcriptions=pocketsphinx.PocketSphinx())
     return accounts | {provider.name: make_account(provider, pool) for provider in config.providers}
+
+
+def _record_keepers(config: Config, pool: HttpPool) -> frozenset[str]:
+    """Returns the providers that can be asked later what a request used, with whatever key it was sent."""
+    return frozenset(
+        provider.name for provider in config.byok_providers if make_account(provider, pool).usage_lookup is not None
+    )
 
 
 def _listers(config: Config, accounts: Mapping[str, Account]) -> Mapping[str, ModelLister]:

@@ -7,7 +7,7 @@ learnt now is asked again later, and after a day no more. Cores that ask at once
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -42,7 +42,10 @@ class _Pause:
 
 
 class LateTruth:
-    """The chore, once a process; a round follows the one before."""
+    """The chore, once a process; a round follows the one before.
+
+    `providers` are those that keep records, `accounts` the gateway's own, which may lack some of them.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class LateTruth:
         accounts: Mapping[str, Account],
         own_keys: OwnKeys,
         *,
+        providers: Collection[str],
         blocking: Blocking,
         clock: Callable[[], float] = monotonic,
         look_up_s: float = LOOK_UP_S,
@@ -57,6 +61,7 @@ class LateTruth:
         self._store = store
         self._accounts = accounts
         self._own_keys = own_keys
+        self._providers = sorted(providers)
         self._blocking = blocking
         self._clock = clock
         self._look_up_s = look_up_s
@@ -67,10 +72,9 @@ class LateTruth:
 
         Raises Overloaded when the rows cannot be read.
         """
-        providers = [name for name, account in self._accounts.items() if account.usage_lookup is not None]
-        if not providers:
+        if not self._providers:
             return 0
-        rows: list[UnsureRow] = await self._blocking(partial(self._store.unsure, providers, MAX_ROWS))
+        rows: list[UnsureRow] = await self._blocking(partial(self._store.unsure, self._providers, MAX_ROWS))
         found = {_key(row) for row in rows}
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in found}
         at_once = asyncio.Semaphore(MAX_LOOK_UPS_AT_ONCE)
@@ -120,7 +124,8 @@ class LateTruth:
         A workspace chooses where its own key is sent, so the answer is never believed for what the gateway's served.
         """
         if not row.byok:
-            return self._accounts[row.provider].usage_lookup
+            house = self._accounts.get(row.provider)
+            return house.usage_lookup if house is not None else None
         own = self._own_keys.of(row.workspace_id).keys.get(row.provider)
         return own.open().usage_lookup if own is not None else None
 

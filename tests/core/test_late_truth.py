@@ -118,7 +118,13 @@ class LateTruthSite:
             "openai": Account("openai"),
         }
         return LateTruth(
-            self.store, accounts, self.own_keys, blocking=_call, clock=lambda: self.now, look_up_s=look_up_s
+            self.store,
+            accounts,
+            self.own_keys,
+            providers={"openrouter"},
+            blocking=_call,
+            clock=lambda: self.now,
+            look_up_s=look_up_s,
         )
 
     async def learn(self, pass_s: float = 10.0) -> int:
@@ -151,7 +157,7 @@ async def test_only_providers_that_keep_records_are_asked_about(site: LateTruthS
     """Rows of others are not even read; with none that keeps records the database is left alone."""
     await site.learn()
     assert site.store.asked_for == [["openrouter"]]
-    nobody = LateTruth(site.store, {"openai": Account("openai")}, site.own_keys, blocking=_call)
+    nobody = LateTruth(site.store, {}, site.own_keys, providers=(), blocking=_call)
     assert await nobody.learn() == 0
     assert site.store.asked_for == [["openrouter"]]
 
@@ -206,9 +212,8 @@ async def test_a_database_that_is_away_is_told_or_waited_for(site: LateTruthSite
             raise Overloaded("away")
 
     failing = FailingStore(rows=[row()])
-    late_truth = LateTruth(
-        failing, {"openrouter": Account("openrouter", usage_lookup=site.lookup)}, site.own_keys, blocking=_call
-    )
+    accounts = {"openrouter": Account("openrouter", usage_lookup=site.lookup)}
+    late_truth = LateTruth(failing, accounts, site.own_keys, providers={"openrouter"}, blocking=_call)
     assert await late_truth.learn() == 0
     assert await site.learn() == 1
 
@@ -263,6 +268,15 @@ async def test_what_an_own_key_served_is_asked_with_that_key(site: LateTruthSite
     assert own.asked == ["gen-own"]
     assert site.lookup.asked == ["gen-house"]
     assert [adjusted[:2] for adjusted in site.store.adjusted] == [("ws", "own")]
+
+
+async def test_a_provider_that_only_workspaces_have_a_key_with_is_asked(site: LateTruthSite) -> None:
+    """The gateway needs no account of its own; what an account served that is gone since is put off."""
+    site.own_keys.put("ws", lambda: Account("openrouter", byok=True, usage_lookup=FakeLookup(TRUTH)))
+    site.store.rows = [row("own", byok=True), row("house")]
+    late_truth = LateTruth(site.store, {}, site.own_keys, providers={"openrouter"}, blocking=_call)
+    assert await late_truth.learn() == 1
+    assert [left.request_id for left in site.store.rows] == ["house"]
 
 
 async def test_an_own_key_that_is_gone_or_cannot_be_opened_is_waited_for(site: LateTruthSite) -> None:

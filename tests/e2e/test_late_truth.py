@@ -29,7 +29,7 @@ OWN_KEY = "sk-or-own"
 
 def record(request: RecordedRequest) -> ScriptedAnswer:
     """OpenRouter's record of an answer, which only the key that asked for it may see."""
-    owner = {"gen-house": HOUSE_KEY, "gen-own": OWN_KEY}.get(request.query.get("id", ""))
+    owner = {"id=gen-house": HOUSE_KEY, "id=gen-own": OWN_KEY}.get(request.query)
     if not request.path.endswith("/generation") or request.headers["authorization"] != f"Bearer {owner}":
         return json_answer(404, {"error": {"message": "Generation not found", "code": 404}})
     tokens = {"native_tokens_prompt": 40_000, "native_tokens_cached": 10_000, "native_tokens_completion": 20_000}

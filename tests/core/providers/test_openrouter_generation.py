@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from fakes.provider_site import ProviderSite
@@ -81,8 +82,8 @@ async def test_it_is_asked_for_by_its_id_and_with_the_accounts_key(site: Provide
     await ask.look_up("gen-1&id=gen-2#/../x?")
     first, second = site.upstream.requests
     assert (first.method, first.path, first.body) == ("GET", "/v1/generation", b"")
-    assert first.query == {"id": "gen-1771967930-1gsys6ZhRaY0TPbuRsDR"}
-    assert (second.path, second.query) == ("/v1/generation", {"id": "gen-1&id=gen-2#/../x?"})
+    assert first.query == "id=gen-1771967930-1gsys6ZhRaY0TPbuRsDR"
+    assert (second.path, parse_qs(second.query)) == ("/v1/generation", {"id": ["gen-1&id=gen-2#/../x?"]})
     assert first.headers["authorization"] == f"Bearer {KEY}"
     assert site.upstream.connections == 1
 
