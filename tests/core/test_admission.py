@@ -63,7 +63,7 @@ class Counter:
     own: FakeOwnKeys = field(default_factory=lambda: FakeOwnKeys(revision=0))
     writer: FakeRefusingWriter = field(default_factory=FakeRefusingWriter)
     session: str = ""
-    accounts: Sequence[Account] = ACCOUNTS
+    accounts: Sequence[Account] = tuple(ACCOUNTS)
     said: Callable[[], str] = str
     planned: list[tuple[str, int | None]] = field(default_factory=list)
 
@@ -164,7 +164,7 @@ async def test_hold_covers_every_model_that_may_answer() -> None:
 async def test_small_hold_limits_every_answer() -> None:
     """Near the end of the allowance each candidate gets the limit that fits; who needs more is not asked."""
     models = (model_of("a"), model_of("b", model_id="big"), model_of("b", model_id="fits"))
-    holds: dict[str, FakeHold | Exception] = {"big": FakeHold(9, 5), "fits": FakeHold(2, 1, 77)}
+    holds: dict[str, FakeHold | Exception] = {"big": FakeHold(9, 5), "fits": FakeHold(2, 1, lowered_output_tokens=77)}
     counter = Counter(models, holds)
     counter.writer.left_messages = 3
     reservation, failover = await counter.admit()
