@@ -23,6 +23,9 @@ DECAY_S: Final = 10.0
 """Time in which an old latency loses two thirds of its weight, while new ones are better."""
 FAILURE_LATENCY_S: Final = 5.0
 """What a failure counts as at least, or a server that fails at once would look like the fastest."""
+SILENCE_S: Final = 2.0
+SILENCE_LATENCIES: Final = 4
+"""An upstream is silent when `MIN_REQUESTS` wait there and none has had output for as long as either of these two."""
 MAX_UPSTREAMS: Final = 10_000
 """Most upstreams that are remembered; idle ones are forgotten beyond it."""
 
@@ -49,6 +52,8 @@ class _Upstream:
     """How long the breaker is open this time; 0: it is closed."""
     is_probing: bool = False
     cool_until: float = 0.0
+    heard_time: float = 0.0
+    """When the last output came, from any request."""
     waiting: dict["Attempt", float] = field(default_factory=dict)
     """When each attempt began that has no output yet, oldest first."""
 
@@ -82,8 +87,23 @@ class _Upstream:
 
         Or all would go to one that hangs and has not answered yet, because what is not known looks fast.
         """
-        waits_since = next(iter(self.waiting.values()), now)
-        return max(now - waits_since, self.latency_s * exp(-max(0.0, now - self.latency_time) / DECAY_S))
+        return max(now - self._waits_since(now), self._averaged(now))
+
+    def silence(self, now: float) -> float:
+        """Returns for how long it has been silent, 0 for one that is not: whether it hangs, nobody knows yet.
+
+        The breaker learns that only when the first requests give up, and until then all others would join them.
+        """
+        if len(self.waiting) < MIN_REQUESTS:
+            return 0.0
+        silence_s = now - max(self.heard_time, self._waits_since(now))
+        return silence_s if silence_s > max(SILENCE_S, SILENCE_LATENCIES * self._averaged(now)) else 0.0
+
+    def _waits_since(self, now: float) -> float:
+        return next(iter(self.waiting.values()), now)
+
+    def _averaged(self, now: float) -> float:
+        return self.latency_s * exp(-max(0.0, now - self.latency_time) / DECAY_S)
 
 
 class Attempt:
@@ -139,7 +159,7 @@ class Attempt:
             self._upstream.waiting.pop(self, None)
             if self._is_probe:
                 self._upstream.latency_s = 0.0  # how it was before it recovered says nothing
-            now = self._clock()
+            now = self._upstream.heard_time = self._clock()
             self._upstream.sample(now, now - self._start_time)
 
     def _end(self) -> bool:
@@ -178,6 +198,7 @@ class UpstreamHealth:
             breaker=breaker,
             closed_for_s=wait_s if breaker != "closed" else 0.0,
             cooling_s=max(0.0, upstream.cool_until - now),
+            silent_s=upstream.silence(now),
             in_flight=upstream.in_flight,
             account_in_flight=in_account,
             latency_s=upstream.latency(now),

@@ -224,6 +224,36 @@ def test_waiting_in_vain_counts_while_it_lasts(health: UpstreamHealth, clock: Fa
     assert health.view(A).latency_s == 7
 
 
+def test_silence_of_many_is_noticed_before_they_give_up(health: UpstreamHealth, clock: FakeClock) -> None:
+    """20 that wait, none answered for 2 s: it seems to hang. One output, from whomever, proves that it does not."""
+    waiting = [begin(health) for _ in range(MIN_REQUESTS)]
+    clock.now_s += 2
+    assert health.view(A).silent_s == 0
+    clock.now_s += 0.5
+    assert health.view(A).silent_s == 2.5
+    extra = begin(health)
+    extra.note_output()
+    assert health.view(A).silent_s == 0
+    clock.now_s += 4 * 0.001 + 2.1
+    assert health.view(A).silent_s == pytest.approx(2.104)
+    waiting.pop().abandon()
+    assert health.view(A).silent_s == 0
+
+
+def test_silence_is_measured_by_what_is_usual(health: UpstreamHealth, clock: FakeClock) -> None:
+    """Where answers take 10 s, half a minute is nothing unusual yet."""
+    slow = begin(health)
+    clock.now_s += 10
+    slow.succeed()
+    running = [begin(health) for _ in range(MIN_REQUESTS)]
+    clock.now_s += 10
+    assert health.view(A).silent_s == 0
+    clock.now_s += 5
+    assert health.view(A).silent_s == 15
+    for attempt in running:
+        attempt.abandon()
+
+
 def test_cooling_is_as_long_as_was_asked_for(health: UpstreamHealth, clock: FakeClock) -> None:
     """The longest request of an upstream counts, and it ends."""
     begin(health).fail(cool_s=4.0)
