@@ -1,8 +1,9 @@
 """What this process sees of upstreams: how fast and how busy they are, whether their circuit breaker lets anything in.
 
-A breaker opens when at least half of 20 or more requests of the last 10 s failed, and lets nothing through for a while;
-then one request at a time is a probe: if it succeeds the breaker closes, if it fails it stays open twice as long. State
-is per process and in memory: each finds out for itself, within a few requests. It must not know what is sent.
+A breaker opens when at least half of 20 or more requests failed that ended within the last 10 s or a shorter time up to
+now, and lets nothing through for a while; then one request at a time is a probe: if it succeeds the breaker closes, if
+it fails it stays open twice as long. State is per process and in memory: each finds out for itself, within a few
+requests. It must not know what is sent.
 """
 
 import random
@@ -47,6 +48,7 @@ class _Upstream:
     in_flight: int = 0
     latency_s: float = 0.0
     latency_time: float = 0.0
+    failures_in_row: int = 0
     open_until: float = 0.0
     open_s: float = 0.0
     """How long the breaker is open this time; 0: it is closed."""
@@ -74,6 +76,23 @@ class _Upstream:
             entry.second, entry.requests, entry.failures = int(now), 0, 0
         entry.requests += 1
         entry.failures += failed
+        self.failures_in_row = self.failures_in_row + 1 if failed else 0
+
+    def is_failing(self, now: float) -> bool:
+        """Whether the breaker has to open.
+
+        Measured over the whole window alone, one that dies under load would be asked for 5 s more; measured
+        by whole seconds alone, for half a second. A run of failures needs neither.
+        """
+        requests = failures = 0
+        for second in range(int(now), int(now) - WINDOW_S, -1):
+            entry = self.seconds[second % WINDOW_S]
+            if entry.second == second:
+                requests += entry.requests
+                failures += entry.failures
+            if requests >= MIN_REQUESTS and failures * 2 >= requests:
+                return True
+        return requests >= MIN_REQUESTS and self.failures_in_row >= MIN_REQUESTS
 
     def sample(self, now: float, latency_s: float) -> None:
         """Peak-EWMA: what is worse counts at once, what is better little by little."""
@@ -238,15 +257,14 @@ class UpstreamHealth:
                 self._open(upstream, now, min(upstream.open_s * 2, LAST_OPEN_S))
             else:
                 self.close(upstream)
-        elif failed and upstream.breaker(now) == "closed":
-            requests, failures = upstream.counts(now)
-            if requests >= MIN_REQUESTS and failures * 2 >= requests:
-                self._open(upstream, now, FIRST_OPEN_S)
+        elif failed and upstream.breaker(now) == "closed" and upstream.is_failing(now):
+            self._open(upstream, now, FIRST_OPEN_S)
 
     def close(self, upstream: _Upstream) -> None:
         """Closes the breaker after a good probe, and forgets why it was open."""
         upstream.open_s = 0.0
         upstream.is_probing = False
+        upstream.failures_in_row = 0
         upstream.seconds = [_Second() for _ in range(WINDOW_S)]
 
     def _open(self, upstream: _Upstream, now: float, open_s: float) -> None:

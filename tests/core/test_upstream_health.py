@@ -71,9 +71,39 @@ def test_few_failures_open_nothing(health: UpstreamHealth) -> None:
     """Neither too few requests nor less than half of many."""
     fail(health, MIN_REQUESTS - 1)
     assert health.view(A).breaker == "closed"
-    succeed(health, 50, B)
-    fail(health, 49, B)
+    for _ in range(50):
+        succeed(health, 2, B)
+        fail(health, 1, B)
     assert health.view(B).breaker == "closed"
+
+
+def test_sudden_death_under_load_is_noticed_at_once(health: UpstreamHealth) -> None:
+    """20 failures in a row open it, however many answered within the same second."""
+    succeed(health, 500)
+    fail(health, MIN_REQUESTS - 1)
+    assert health.view(A).breaker == "closed"
+    fail(health, 1)
+    assert health.view(A).breaker == "open"
+
+
+def test_trouble_is_not_averaged_away(health: UpstreamHealth, clock: FakeClock) -> None:
+    """Half of the requests of a shorter time are enough: good seconds before do not keep it closed."""
+    for _ in range(8):
+        succeed(health, 100)
+        clock.now_s += 1
+    for _ in range(MIN_REQUESTS // 2):
+        assert health.view(A).breaker == "closed"
+        succeed(health, 1)
+        fail(health, 1)
+    assert health.view(A).breaker == "open"
+
+
+def test_a_run_of_failures_must_be_recent(health: UpstreamHealth, clock: FakeClock) -> None:
+    """One failure a minute is a run for ever, but no 20 within 10 s."""
+    for _ in range(3 * MIN_REQUESTS):
+        fail(health, 1)
+        clock.now_s += 60
+    assert health.view(A).breaker == "closed"
 
 
 def test_old_failures_are_forgotten(health: UpstreamHealth, clock: FakeClock) -> None:
