@@ -26,10 +26,11 @@ proto: .venv-proto/stamp  ## Generate the stubs from the contract.
 	rm -rf proto/gen
 	.venv-proto/bin/python proto/generate.py proto/gen
 
-bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger and the whole service.
+bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, the whole service, and what clients notice of ailing upstreams.
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python bench/service.py
+	$(BIN)/python bench/upstreams.py
 
 lock:  ## Resolve the dependencies anew (needs uv).
 	$(LOCK) pyproject.toml --extra embedded --extra speech --group build --output-file requirements.lock
