@@ -11,6 +11,8 @@
 //   Each chunk's content is " t<16-digit CLOCK_MONOTONIC microseconds>", so a client on the same
 //   machine can tell how late each chunk reaches it.
 // GET /v1/models, GET /health, GET /stats (requests and chunks served so far).
+// GET /mode/ok, /mode/hang (no answer at all), /mode/slow (300 ms more), /mode/429 (Retry-After: 1), /mode/500:
+//   how completions are answered from now on.
 // With delay 0 active streams take turns, MOCK_BATCH chunks per write (1 = one write per chunk).
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -51,7 +53,8 @@ typedef struct Conn {
 
 static int ep;
 static long def_chunks = 100; static double def_delay = 0, def_lat = 0; static int batch = 1, usage_opt = 0;
-static uint64_t n_req, n_chunks, n_stream, n_bad;
+static enum { OK, HANG, SLOW, BUSY, BROKEN } mode;
+static uint64_t n_req, n_asked, n_chunks, n_stream, n_bad;
 static Conn **heap; static int heap_n, heap_cap;
 static Conn **ring; static int ring_n, ring_cap;
 static Conn *dead_list;
@@ -201,9 +204,14 @@ static void answer(Conn *c, const char *req, const char *body, const char *bend)
     path++;
     size_t pl = pe - path; const char *q = memchr(path, '?', pl); if (q) pl = q - path;
     if (!strncmp(req, "POST ", 5) && pl >= 12 && !memcmp(path + pl - 12, "/completions", 12)) {
+        n_asked++;
+        if (mode == HANG) { c->streaming = 3; return; }       // until the client closes
+        if (mode == BUSY) { simple(c, "429 Too Many Requests\r\nRetry-After: 1", "{\"error\":{\"message\":\"busy\"}}"); return; }
+        if (mode == BROKEN) { simple(c, "500 Internal Server Error", "{\"error\":{\"message\":\"broken\"}}"); return; }
         const char *s = find_key(body, bend, "\"stream\"");
         double lat = def_lat, d = def_delay, n = -1;
         if (memchr(body, '#', bend - body)) { marker(body, bend, "#l=", &lat); marker(body, bend, "#d=", &d); marker(body, bend, "#n=", &n); }
+        if (mode == SLOW) lat += 300;
         if (s && bend - s >= 4 && !memcmp(s, "true", 4)) {
             if (n < 0) {
                 const char *m = find_key(body, bend, "\"max_completion_tokens\"");
@@ -222,10 +230,14 @@ static void answer(Conn *c, const char *req, const char *body, const char *bend)
     }
     if (!strncmp(req, "GET ", 4)) {
         if (pl >= 7 && !memcmp(path + pl - 7, "/models", 7)) { push(c, resp_models, resp_models_n); return; }
+        if (pl > 6 && !memcmp(path, "/mode/", 6)) {
+            static const char *names[] = { "ok", "hang", "slow", "429", "500" };
+            for (int i = 0; i < 5; i++) if (pl - 6 == strlen(names[i]) && !memcmp(path + 6, names[i], pl - 6)) { mode = i; simple(c, "200 OK", "{}"); return; }
+        }
         if (pl == 7 && !memcmp(path, "/health", 7)) { simple(c, "200 OK", "{\"status\":\"ok\"}"); return; }
         if (pl == 6 && !memcmp(path, "/stats", 6)) {
             char b[256]; struct rusage ru; getrusage(RUSAGE_SELF, &ru);
-            snprintf(b, sizeof b, "{\"requests\":%lu,\"streams\":%lu,\"chunks\":%lu,\"bad\":%lu,\"cpu_s\":%.3f}", n_req, n_stream, n_chunks, n_bad,
+            snprintf(b, sizeof b, "{\"requests\":%lu,\"completions\":%lu,\"streams\":%lu,\"chunks\":%lu,\"bad\":%lu,\"cpu_s\":%.3f}", n_req, n_asked, n_stream, n_chunks, n_bad,
                 ru.ru_utime.tv_sec + ru.ru_stime.tv_sec + (ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
             simple(c, "200 OK", b); return;
         }

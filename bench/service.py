@@ -85,14 +85,14 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str
 
 
 @contextmanager
-def service(directory: Path, mock_port: int, *, apart: bool) -> Iterator[Service]:
-    """Starts `quillgate serve`, all in one or core and facade apart over a Unix socket."""
+def service(directory: Path, catalogue_text: str, *, apart: bool) -> Iterator[Service]:
+    """Starts `quillgate serve`, all in one or core and facade apart; gRPC is on the Unix socket `core.sock`."""
     catalogue = directory / "models.toml"
-    catalogue.write_text(CATALOGUE.format(port=mock_port))
+    catalogue.write_text(catalogue_text)
     environ = os.environ | {
         "QUILLGATE_CONFIG": str(catalogue),
         "QUILLGATE_DATA_DIR": str(directory / "data"),
-        "QUILLGATE_GRPC_ADDRESS": f"unix:{directory}/core.sock" if apart else "127.0.0.1:0",
+        "QUILLGATE_GRPC_ADDRESS": f"unix:{directory}/core.sock",
         "QUILLGATE_FACADE_PORT": "0",
     }
     quillgate = [
@@ -175,7 +175,8 @@ def measure(directory: Path, *, apart: bool, seconds: float) -> dict[str, Any]:
     """Measures everything and returns the figures."""
     port = 9_100
     mock = ["taskset", "-c", LOAD_CORE, str(BIN / "mock"), str(port)]
-    with running(mock, stdout=subprocess.DEVNULL), service(directory, port, apart=apart) as target:
+    catalogue = CATALOGUE.format(port=port)
+    with running(mock, stdout=subprocess.DEVNULL), service(directory, catalogue, apart=apart) as target:
         load(target, "--c", "16", seconds=1)  # warm up
         work = [unary(target, connections, seconds) for connections in (1, 16, 64, 256)]
         work.append(streams(target, 32, 100, 0, seconds))

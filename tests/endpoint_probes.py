@@ -26,7 +26,7 @@ class Probe:
         if not self.is_form:
             return {"json": members}
         form = FormData({name: str(value).lower() for name, value in members.items()})
-        form.add_field("file", _silence(silence_s), filename="silence.wav", content_type="audio/wav")
+        form.add_field("file", silence(silence_s), filename="silence.wav", content_type="audio/wav")
         return {"data": form}
 
     def answers(self, *, stream: bool) -> tuple[ScriptedAnswer, ...]:
@@ -40,7 +40,8 @@ class Probe:
         return (json_answer(200, whole),)
 
 
-def _silence(duration_s: float) -> bytes:
+def silence(duration_s: float) -> bytes:
+    """A sound file of that length."""
     sound = io.BytesIO()
     with wave.open(sound, "wb") as file:
         file.setnchannels(1)

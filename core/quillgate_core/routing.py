@@ -1,15 +1,15 @@
 """Which upstreams serve a request, in which order, and why: pure functions over what is known of each upstream.
 
-    those that do not ask to be left alone (`Retry-After`) before those that do
+    those that neither ask to be left alone (`Retry-After`) nor seem to hang before those that do
       └ models in the order that the request names them
           ├ the workspace's own keys before the gateway's
           ├ those that speak the endpoint themselves before those that it is translated for
           ├ lower priority before higher
           └ among equals: the conversation's own, else by weight, else the least busy and fastest
 
-What is at its limit, or whose breaker is open, is left out. What asks to be left alone is not: most often that holds
-for one kind of request, and whoever is the last resort had better be asked than not. It must not do I/O, keep state or
-know what is sent.
+What is at its limit, or whose breaker is open, is left out. What asks to be left alone, or seems to hang, is not: the
+one holds most often for one kind of request, the other may be wrong, and a last resort had better be asked than not. It
+must not do I/O, keep state or know what is sent.
 """
 
 import hashlib
@@ -65,6 +65,8 @@ class UpstreamView:
     """How long its breaker still lets nothing through; 0 when it does."""
     cooling_s: float = 0.0
     """How long it still asks to be left alone (`Retry-After`)."""
+    silent_s: float = 0.0
+    """For how long many wait there and none has had output, unusually long; 0: it is not so."""
     in_flight: int = 0
     account_in_flight: int = 0
     latency_s: float = 0.0
@@ -120,7 +122,7 @@ _Known: TypeAlias = tuple[Candidate, UpstreamView]
 def _tier(known: _Known) -> tuple[bool, int, bool, bool, int]:
     candidate, view = known
     return (
-        view.cooling_s > 0,
+        view.cooling_s > 0 or view.silent_s > 0,
         candidate.rank,
         candidate.owner == "",
         not candidate.is_native,
@@ -160,7 +162,11 @@ def _ranked(known: _Known, reason: str) -> Ranked:
     candidate, view = known
     whose = "the workspace's own key; " if candidate.owner else ""
     probe = "; a probe of its half-open breaker" if view.breaker == "half_open" else ""
-    last = f"; but after all others: it asks to be left alone for {view.cooling_s:.1f} s" if view.cooling_s else ""
+    last = ""
+    if view.cooling_s:
+        last = f"; but after all others: it asks to be left alone for {view.cooling_s:.1f} s"
+    elif view.silent_s:
+        last = f"; but after all others: many wait there, and it has been silent for {view.silent_s:.1f} s"
     return Ranked(candidate, view, True, f"{whose}{reason}{probe}{last}")
 
 

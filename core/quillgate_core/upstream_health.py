@@ -1,8 +1,9 @@
 """What this process sees of upstreams: how fast and how busy they are, whether their circuit breaker lets anything in.
 
-A breaker opens when at least half of 20 or more requests of the last 10 s failed, and lets nothing through for a while;
-then one request at a time is a probe: if it succeeds the breaker closes, if it fails it stays open twice as long. State
-is per process and in memory: each finds out for itself, within a few requests. It must not know what is sent.
+A breaker opens when at least half of 20 or more requests failed that ended within the last 10 s or a shorter time up to
+now, and lets nothing through for a while; then one request at a time is a probe: if it succeeds the breaker closes, if
+it fails it stays open twice as long. State is per process and in memory: each finds out for itself, within a few
+requests. It must not know what is sent.
 """
 
 import random
@@ -23,6 +24,9 @@ DECAY_S: Final = 10.0
 """Time in which an old latency loses two thirds of its weight, while new ones are better."""
 FAILURE_LATENCY_S: Final = 5.0
 """What a failure counts as at least, or a server that fails at once would look like the fastest."""
+SILENCE_S: Final = 2.0
+SILENCE_LATENCIES: Final = 4
+"""An upstream is silent when `MIN_REQUESTS` wait there and none has had output for as long as either of these two."""
 MAX_UPSTREAMS: Final = 10_000
 """Most upstreams that are remembered; idle ones are forgotten beyond it."""
 
@@ -44,11 +48,14 @@ class _Upstream:
     in_flight: int = 0
     latency_s: float = 0.0
     latency_time: float = 0.0
+    failures_in_row: int = 0
     open_until: float = 0.0
     open_s: float = 0.0
     """How long the breaker is open this time; 0: it is closed."""
     is_probing: bool = False
     cool_until: float = 0.0
+    heard_time: float = 0.0
+    """When the last output came, from any request."""
     waiting: dict["Attempt", float] = field(default_factory=dict)
     """When each attempt began that has no output yet, oldest first."""
 
@@ -69,6 +76,23 @@ class _Upstream:
             entry.second, entry.requests, entry.failures = int(now), 0, 0
         entry.requests += 1
         entry.failures += failed
+        self.failures_in_row = self.failures_in_row + 1 if failed else 0
+
+    def is_failing(self, now: float) -> bool:
+        """Whether the breaker has to open.
+
+        Measured over the whole window alone, one that dies under load would be asked for 5 s more; measured
+        by whole seconds alone, for half a second. A run of failures needs neither.
+        """
+        requests = failures = 0
+        for second in range(int(now), int(now) - WINDOW_S, -1):
+            entry = self.seconds[second % WINDOW_S]
+            if entry.second == second:
+                requests += entry.requests
+                failures += entry.failures
+            if requests >= MIN_REQUESTS and failures * 2 >= requests:
+                return True
+        return requests >= MIN_REQUESTS and self.failures_in_row >= MIN_REQUESTS
 
     def sample(self, now: float, latency_s: float) -> None:
         """Peak-EWMA: what is worse counts at once, what is better little by little."""
@@ -82,8 +106,23 @@ class _Upstream:
 
         Or all would go to one that hangs and has not answered yet, because what is not known looks fast.
         """
-        waits_since = next(iter(self.waiting.values()), now)
-        return max(now - waits_since, self.latency_s * exp(-max(0.0, now - self.latency_time) / DECAY_S))
+        return max(now - self._waits_since(now), self._averaged(now))
+
+    def silence(self, now: float) -> float:
+        """Returns for how long it has been silent, 0 for one that is not: whether it hangs, nobody knows yet.
+
+        The breaker learns that only when the first requests give up, and until then all others would join them.
+        """
+        if len(self.waiting) < MIN_REQUESTS:
+            return 0.0
+        silence_s = now - max(self.heard_time, self._waits_since(now))
+        return silence_s if silence_s > max(SILENCE_S, SILENCE_LATENCIES * self._averaged(now)) else 0.0
+
+    def _waits_since(self, now: float) -> float:
+        return next(iter(self.waiting.values()), now)
+
+    def _averaged(self, now: float) -> float:
+        return self.latency_s * exp(-max(0.0, now - self.latency_time) / DECAY_S)
 
 
 class Attempt:
@@ -139,7 +178,7 @@ class Attempt:
             self._upstream.waiting.pop(self, None)
             if self._is_probe:
                 self._upstream.latency_s = 0.0  # how it was before it recovered says nothing
-            now = self._clock()
+            now = self._upstream.heard_time = self._clock()
             self._upstream.sample(now, now - self._start_time)
 
     def _end(self) -> bool:
@@ -178,6 +217,7 @@ class UpstreamHealth:
             breaker=breaker,
             closed_for_s=wait_s if breaker != "closed" else 0.0,
             cooling_s=max(0.0, upstream.cool_until - now),
+            silent_s=upstream.silence(now),
             in_flight=upstream.in_flight,
             account_in_flight=in_account,
             latency_s=upstream.latency(now),
@@ -217,15 +257,14 @@ class UpstreamHealth:
                 self._open(upstream, now, min(upstream.open_s * 2, LAST_OPEN_S))
             else:
                 self.close(upstream)
-        elif failed and upstream.breaker(now) == "closed":
-            requests, failures = upstream.counts(now)
-            if requests >= MIN_REQUESTS and failures * 2 >= requests:
-                self._open(upstream, now, FIRST_OPEN_S)
+        elif failed and upstream.breaker(now) == "closed" and upstream.is_failing(now):
+            self._open(upstream, now, FIRST_OPEN_S)
 
     def close(self, upstream: _Upstream) -> None:
         """Closes the breaker after a good probe, and forgets why it was open."""
         upstream.open_s = 0.0
         upstream.is_probing = False
+        upstream.failures_in_row = 0
         upstream.seconds = [_Second() for _ in range(WINDOW_S)]
 
     def _open(self, upstream: _Upstream, now: float, open_s: float) -> None:

@@ -107,6 +107,14 @@ def test_what_asks_to_be_left_alone_is_asked_last() -> None:
     assert names(ranked([candidate("a")], cooling)) == ["a"]
 
 
+def test_what_seems_to_hang_is_asked_last() -> None:
+    """It may be wrong, so it is no reason to leave it out."""
+    silent = {"a": UpstreamView(silent_s=3.0)}
+    places = ranked([candidate("a"), candidate("b", priority=1)], silent)
+    assert names(places) == ["b", "a"]
+    assert places[-1].reason.endswith("; but after all others: many wait there, and it has been silent for 3.0 s")
+
+
 @pytest.mark.parametrize(
     ("a", "b", "first"),
     [

@@ -71,9 +71,39 @@ def test_few_failures_open_nothing(health: UpstreamHealth) -> None:
     """Neither too few requests nor less than half of many."""
     fail(health, MIN_REQUESTS - 1)
     assert health.view(A).breaker == "closed"
-    succeed(health, 50, B)
-    fail(health, 49, B)
+    for _ in range(50):
+        succeed(health, 2, B)
+        fail(health, 1, B)
     assert health.view(B).breaker == "closed"
+
+
+def test_sudden_death_under_load_is_noticed_at_once(health: UpstreamHealth) -> None:
+    """20 failures in a row open it, however many answered within the same second."""
+    succeed(health, 500)
+    fail(health, MIN_REQUESTS - 1)
+    assert health.view(A).breaker == "closed"
+    fail(health, 1)
+    assert health.view(A).breaker == "open"
+
+
+def test_trouble_is_not_averaged_away(health: UpstreamHealth, clock: FakeClock) -> None:
+    """Half of the requests of a shorter time are enough: good seconds before do not keep it closed."""
+    for _ in range(8):
+        succeed(health, 100)
+        clock.now_s += 1
+    for _ in range(MIN_REQUESTS // 2):
+        assert health.view(A).breaker == "closed"
+        succeed(health, 1)
+        fail(health, 1)
+    assert health.view(A).breaker == "open"
+
+
+def test_a_run_of_failures_must_be_recent(health: UpstreamHealth, clock: FakeClock) -> None:
+    """One failure a minute is a run for ever, but no 20 within 10 s."""
+    for _ in range(3 * MIN_REQUESTS):
+        fail(health, 1)
+        clock.now_s += 60
+    assert health.view(A).breaker == "closed"
 
 
 def test_old_failures_are_forgotten(health: UpstreamHealth, clock: FakeClock) -> None:
@@ -222,6 +252,36 @@ def test_waiting_in_vain_counts_while_it_lasts(health: UpstreamHealth, clock: Fa
     assert health.view(A).latency_s == 7
     speaking.abandon()
     assert health.view(A).latency_s == 7
+
+
+def test_silence_of_many_is_noticed_before_they_give_up(health: UpstreamHealth, clock: FakeClock) -> None:
+    """20 that wait, none answered for 2 s: it seems to hang. One output, from whomever, proves that it does not."""
+    waiting = [begin(health) for _ in range(MIN_REQUESTS)]
+    clock.now_s += 2
+    assert health.view(A).silent_s == 0
+    clock.now_s += 0.5
+    assert health.view(A).silent_s == 2.5
+    extra = begin(health)
+    extra.note_output()
+    assert health.view(A).silent_s == 0
+    clock.now_s += 4 * 0.001 + 2.1
+    assert health.view(A).silent_s == pytest.approx(2.104)
+    waiting.pop().abandon()
+    assert health.view(A).silent_s == 0
+
+
+def test_silence_is_measured_by_what_is_usual(health: UpstreamHealth, clock: FakeClock) -> None:
+    """Where answers take 10 s, half a minute is nothing unusual yet."""
+    slow = begin(health)
+    clock.now_s += 10
+    slow.succeed()
+    running = [begin(health) for _ in range(MIN_REQUESTS)]
+    clock.now_s += 10
+    assert health.view(A).silent_s == 0
+    clock.now_s += 5
+    assert health.view(A).silent_s == 15
+    for attempt in running:
+        attempt.abandon()
 
 
 def test_cooling_is_as_long_as_was_asked_for(health: UpstreamHealth, clock: FakeClock) -> None:
