@@ -5,8 +5,8 @@
     # api_key_env = "VLLM_API_KEY"     # the variable that holds the key; without it no key is sent
     # base_url_env = "VLLM_BASE_URL"   # the variable that overrides base_url
     # max_in_flight = 64               # most requests that one core process has under way there
-    # first_byte_s = 60.0              # longest wait for an answer's head, after which another upstream is asked; an
-    #                                  # answer in one piece has it when it is done. Speech: 600.0
+    # first_byte_s = 60.0              # longest wait for a stream's head, after which another upstream is asked; five
+    #                                  # times as long for an answer in one piece. Speech: 600.0
     # stall_s = 60.0                   # longest silence after the head. Speech: 120.0
 
 and models as `catalogue.py` shows them: one with the id of a bundled model replaces it. Less than a whole model is

@@ -43,7 +43,7 @@ class ProviderCalls:
 
     async def post(self, url: str, body: bytes) -> bytes:
         """Returns the whole body of a good answer."""
-        return await self._whole(await self._http.ask(url, body))
+        return await self._whole(await self._http.ask(url, body, whole=True))
 
     async def get(self, url: str) -> bytes:
         """Returns the whole body of what is at the address."""

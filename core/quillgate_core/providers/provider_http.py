@@ -127,23 +127,25 @@ class ProviderHttp:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_s)
         self._is_trusted = is_trusted
 
-    async def post(self, url: str, body: bytes | aiohttp.FormData) -> ProviderResponse:
+    async def post(self, url: str, body: bytes | aiohttp.FormData, *, whole: bool = False) -> ProviderResponse:
         """Sends the body and returns once headers have arrived; raises ProviderTimeout or ProviderUnavailable.
 
-        Cancelling closes the connection.
+        `whole` asks for an answer in one piece, which may take longer to begin. Cancelling closes the connection.
         """
-        return await self._send("POST", url, _payload(body))
+        return await self._send("POST", url, _payload(body), whole=whole)
 
     async def get(self, url: str) -> ProviderResponse:
         """Asks for what is at the address, as `post` does."""
         return await self._send("GET", url, None)
 
-    async def ask(self, url: str, body: bytes | aiohttp.FormData | None = None) -> ProviderResponse:
+    async def ask(
+        self, url: str, body: bytes | aiohttp.FormData | None = None, *, whole: bool = False
+    ) -> ProviderResponse:
         """Sends the body, or asks for what is at the address, and returns a response with a good status.
 
         Every other status is raised as the error that it means, beside what `post` raises.
         """
-        response = await (self.get(url) if body is None else self.post(url, body))
+        response = await (self.get(url) if body is None else self.post(url, body, whole=whole))
         if 200 <= response.status < 300:
             return response
         try:
@@ -157,16 +159,15 @@ class ProviderHttp:
             response.close()
 
     async def _send(
-        self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
+        self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None, *, whole: bool = False
     ) -> ProviderResponse:
         reason = None if self._is_trusted else url_denial(url)
         if reason is not None:
             raise self._unreachable(url, reason)
         start_time = asyncio.get_running_loop().time()
-        limit_s = min(self._limits.first_byte_s, self._limits.total_s)
         response = None
         try:
-            async with asyncio.timeout_at(start_time + limit_s):
+            async with asyncio.timeout_at(start_time + self._limits.head_s(whole=whole)):
                 session = self._pool.session(is_trusted=self._is_trusted)
                 response = await session.request(
                     method, url, data=payload, headers=self._headers, allow_redirects=False, timeout=self._timeout

@@ -1,6 +1,10 @@
 """How long to wait for a provider and how much to read from it. Pure declarations."""
 
 from dataclasses import dataclass
+from typing import Final
+
+WHOLE_FACTOR: Final = 5
+"""How much longer than the head of a stream that of a whole answer may take: it comes when the answer is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +14,7 @@ class ProviderLimits:
     connect_s: float = 5.0
     """Name look-up, TCP and TLS together."""
     first_byte_s: float = 60.0
-    """From the call to the response's headers, connecting and sending the request included."""
+    """From the call to the headers of a stream, connecting and sending included; five times as long for a whole answer."""
     stall_s: float = 60.0
     """Between two reads of the response's body, while it is being waited for."""
     total_s: float = 600.0
@@ -27,3 +31,7 @@ class ProviderLimits:
     """The body of an answer that is held as a whole, decompressed."""
     error_body_bytes: int = 64 * 1024
     """The body of a refusal; the rest is not read."""
+
+    def head_s(self, *, whole: bool) -> float:
+        """Returns how long the headers of an answer may take."""
+        return min(self.first_byte_s * (WHOLE_FACTOR if whole else 1), self.total_s)

@@ -312,3 +312,15 @@ async def test_a_provider_works_again_after_a_failure(site: ProviderSite) -> Non
         with pytest.raises(ProviderUnavailable):
             await provider.create_chat(prepared)
     assert (await provider.create_chat(prepared)).usage.prompt_tokens == 10
+
+
+@pytest.mark.parametrize(("factor", "is_whole"), [(2, True), (7, False)])
+async def test_a_whole_answer_may_take_longer_to_begin(site: ProviderSite, factor: int, is_whole: bool) -> None:
+    """It comes when it is done: five times the limit of a stream's head is allowed, and no more."""
+    limits = dataclasses.replace(SHORT, first_byte_s=0.2)
+    site.upstream.script(dataclasses.replace(chat_answer(), before=[limits.first_byte_s * factor]))
+    if is_whole:
+        assert (await site.create(limits)).choices
+    else:
+        with pytest.raises(ProviderTimeout):
+            await site.create(limits)
