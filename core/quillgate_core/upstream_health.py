@@ -264,7 +264,6 @@ class UpstreamHealth:
         """Closes the breaker after a good probe, and forgets why it was open."""
         upstream.open_s = 0.0
         upstream.is_probing = False
-        upstream.failures_in_row = 0
         upstream.seconds = [_Second() for _ in range(WINDOW_S)]
 
     def _open(self, upstream: _Upstream, now: float, open_s: float) -> None:

@@ -435,3 +435,14 @@ def test_what_is_no_host_cannot_be_allowed(write: Write) -> None:
         "FILE: allowed_hosts: 'http://vllm' must be a host or host:port, such as vllm.internal or 10.1.2.3:8000, "
         "IPv6 in brackets, other letters as xn--"
     )
+
+
+def test_waits_are_the_operator_s_to_say(write: Write) -> None:
+    """How long a provider is waited for: what is not said is left to the kind of answer, and no wait is endless."""
+    (silent,) = read_catalogue(write(MINE)).switched_on({})
+    assert (silent.first_byte_s, silent.stall_s) == (None, None)
+    (said,) = read_catalogue(write(MINE + "first_byte_s = 300\nstall_s = 0.5\n")).switched_on({})
+    assert (said.first_byte_s, said.stall_s) == (300, 0.5)
+    for wrong in ("first_byte_s = 0", "stall_s = 601"):
+        (problem,) = _problems(write(MINE + wrong))
+        assert wrong.split(" =")[0] in problem

@@ -18,7 +18,9 @@ from quillgate_core.metering import Metering
 from quillgate_core.pricing import Price
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Note, Release, Reserve, Settle
+from quillgate_core.routing import Candidate
 from quillgate_core.upstream import Account, FoundUsage
+from quillgate_core.upstream_health import UpstreamHealth
 
 PRINCIPAL = Principal("key_1", 3, "ws_1", frozenset({INFERENCE}))
 DOWN = ProviderUnavailable("down", provider="a")
@@ -45,9 +47,11 @@ class Desk:
         )
         price = Price(input="1", output="2")
         upstreams = (ModelUpstream("a", "up-a"), ModelUpstream("b", "up-b", price=price))
+        self.upstreams = upstreams
         models = [Model("m", 100_000, 1_000, upstreams), Model("other", 100_000, 1_000, upstreams[1:])]
         self.accounts = [Account("a", chat=self.first, **account), Account("b", chat=self.second, **account)]
-        admission, metered = routed(models, self.accounts, metering, own_keys=self.own)
+        self.health = UpstreamHealth()
+        admission, metered = routed(models, self.accounts, metering, own_keys=self.own, health=self.health)
         self.completions = Completions(admission, metered)
 
     async def ask(self, *, stream: bool, **members: Any) -> tuple[str, str, str]:
@@ -69,6 +73,11 @@ class Desk:
         (end,) = self.writer.ends
         assert isinstance(end, Settle)
         return end
+
+    def under_way(self) -> int:
+        """How many requests the providers are thought to have."""
+        candidates = [Candidate(Model("m", 10, 5, (up,)), up, self.accounts[0]) for up in self.upstreams]
+        return sum(self.health.view(candidate).in_flight for candidate in candidates)
 
     def notes(self) -> list[Note]:
         """What was noted."""
@@ -148,11 +157,13 @@ async def test_caller_that_leaves_is_charged_with_whom_it_left() -> None:
     desk = Desk([DOWN], [[chunk("Hel")], asyncio.Event()], usage_lookup=FakeUsageLookup())
     asking = asyncio.create_task(desk.ask(stream=True))
     await desk.second.waiting.wait()
+    assert desk.under_way() == 1
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     end = desk.end()
     assert (end.outcome, end.upstream, end.upstream_request_id) == ("caller_gone", "b", "up-1")
+    assert desk.under_way() == 0
 
 
 async def test_failure_after_output_is_charged_to_who_gave_it() -> None:
@@ -161,6 +172,7 @@ async def test_failure_after_output_is_charged_to_who_gave_it() -> None:
     with pytest.raises(ProviderUnavailable):
         await desk.ask(stream=True)
     assert (desk.end().upstream, desk.end().outcome, desk.second.dispatched) == ("a", "provider_failed", 0)
+    assert desk.under_way() == 0
 
 
 @WAYS

@@ -145,6 +145,20 @@ def test_probe_that_speaks_closes_the_breaker(health: UpstreamHealth, clock: Fak
     assert (view.breaker, view.recent_requests, view.recent_failures) == ("closed", 2, 1)
 
 
+def test_probe_that_has_spoken_is_one_of_many(health: UpstreamHealth, clock: FakeClock) -> None:
+    """Its late end does not free the place of the next probe."""
+    fail(health, MIN_REQUESTS)
+    clock.now_s += FIRST_OPEN_S
+    spoke = begin(health)
+    spoke.note_output()
+    fail(health, MIN_REQUESTS)
+    clock.now_s += FIRST_OPEN_S
+    begin(health)
+    spoke.succeed()
+    assert health.view(A).breaker == "half_open"
+    assert health.begin(A) is None
+
+
 def test_failed_probes_double_the_time(health: UpstreamHealth, clock: FakeClock) -> None:
     """5, 10, 20, 40 and then always 60 s; after a good one it starts again at 5."""
     fail(health, MIN_REQUESTS)

@@ -14,7 +14,7 @@ class ProviderLimits:
     connect_s: float = 5.0
     """Name look-up, TCP and TLS together."""
     first_byte_s: float = 60.0
-    """From the call to the headers of a stream, connecting and sending included; five times as long for a whole answer."""
+    """From the call to a stream's headers, connecting and sending included; a whole answer has five times as long."""
     stall_s: float = 60.0
     """Between two reads of the response's body, while it is being waited for."""
     total_s: float = 600.0

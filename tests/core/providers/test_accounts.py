@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 from fakes.provider_site import REQUEST, ProviderSite
-from fakes.scripted_upstream import json_answer
+from fakes.scripted_upstream import ScriptedAnswer, Step, json_answer, sse_answer
 
 from quillgate.v1.transcription_pb2 import TranscriptionOptions
 from quillgate_core.catalogue_file import ProviderConfig
-from quillgate_core.errors import ProviderCredentialRejected, ProviderUnavailable, QuillgateError
+from quillgate_core.errors import ProviderCredentialRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Account, TranscriptionTask
 
+_SILENT = ScriptedAnswer(before=[Step.HANG])
 REFUSED = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
 
 
@@ -87,3 +88,21 @@ async def test_a_transcription_goes_where_the_dialect_says(site: ProviderSite, t
     assert request.path == "/openai/deployments/m/audio/transcriptions"
     assert (request.headers["api-key"], request.headers["x-more"]) == ("k-42", "1")
     assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+
+
+@pytest.mark.parametrize("limit", ["first_byte_s", "stall_s"])
+async def test_operator_s_limits_hold_for_every_kind_of_answer(site: ProviderSite, tmp_path: Path, limit: str) -> None:
+    """A silent provider is given up after that time, whatever it was asked for."""
+    site.upstream.script(*[sse_answer(b": head\n\n", Step.HANG) if limit == "stall_s" else _SILENT] * 2)
+    config = ProviderConfig("fake", site.upstream.base_url, None, is_trusted=True, **{limit: 0.05})  # type: ignore[arg-type]
+    account = make_account(config, site.pool)
+    assert account.chat is not None
+    assert account.transcriptions is not None
+    prepared = account.chat.prepare_chat(REQUEST, model="m", stream=True, max_output_tokens=None)
+    with pytest.raises(ProviderTimeout):
+        await anext(account.chat.stream_chat(prepared))
+    sound = tmp_path / "sound.wav"
+    sound.write_bytes(b"RIFF")
+    task = TranscriptionTask(sound, TranscriptionOptions(response_format="json"), "m")
+    with pytest.raises(ProviderTimeout):
+        await anext(account.transcriptions.stream_transcription(task))
