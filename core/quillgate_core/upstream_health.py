@@ -26,7 +26,10 @@ FAILURE_LATENCY_S: Final = 5.0
 """What a failure counts as at least, or a server that fails at once would look like the fastest."""
 SILENCE_S: Final = 2.0
 SILENCE_LATENCIES: Final = 4
-"""An upstream is silent when `MIN_REQUESTS` wait there and none has had output for as long as either of these two."""
+MIN_SILENCE_S: Final = 0.5
+USUAL_SHARE: Final = 0.1
+"""An upstream is silent when `MIN_REQUESTS` wait there and none has had output for four times its latency, but for at
+least half a second; for two where its latency is not known."""
 MAX_UPSTREAMS: Final = 10_000
 """Most upstreams that are remembered; idle ones are forgotten beyond it."""
 
@@ -48,6 +51,8 @@ class _Upstream:
     in_flight: int = 0
     latency_s: float = 0.0
     latency_time: float = 0.0
+    usual_s: float = 0.0
+    """The latency of the last good answers: without what failures count as."""
     failures_in_row: int = 0
     open_until: float = 0.0
     open_s: float = 0.0
@@ -101,6 +106,10 @@ class _Upstream:
         self.latency_s = max(latency_s, averaged)
         self.latency_time = now
 
+    def answered(self, latency_s: float) -> None:
+        """Takes in how long a good answer took to begin."""
+        self.usual_s += (latency_s - self.usual_s) * (USUAL_SHARE if self.usual_s else 1.0)
+
     def latency(self, now: float) -> float:
         """Returns what it is expected to take: at least as long as the oldest request there waits in vain already.
 
@@ -116,7 +125,8 @@ class _Upstream:
         if len(self.waiting) < MIN_REQUESTS:
             return 0.0
         silence_s = now - max(self.heard_time, self._waits_since(now))
-        return silence_s if silence_s > max(SILENCE_S, SILENCE_LATENCIES * self._averaged(now)) else 0.0
+        longest_s = max(SILENCE_LATENCIES * self.usual_s, MIN_SILENCE_S) if self.usual_s else SILENCE_S
+        return silence_s if silence_s > longest_s else 0.0
 
     def _waits_since(self, now: float) -> float:
         return next(iter(self.waiting.values()), now)
@@ -179,6 +189,7 @@ class Attempt:
             if self._is_probe:
                 self._upstream.latency_s = 0.0  # how it was before it recovered says nothing
             now = self._upstream.heard_time = self._clock()
+            self._upstream.answered(now - self._start_time)
             self._upstream.sample(now, now - self._start_time)
 
     def _end(self) -> bool:
