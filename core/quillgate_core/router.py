@@ -15,12 +15,15 @@ from quillgate_core.model_access import usable_model
 from quillgate_core.own_keys import OwnKey, OwnKeys, WorkspaceKeys
 from quillgate_core.principal import Principal
 from quillgate_core.retry_budget import RetryBudget
-from quillgate_core.routing import Candidate, Ranked, rank, retry_after_s
+from quillgate_core.routing import Candidate, Ranked, UpstreamView, rank, retry_after_s
 from quillgate_core.upstream import Account
 from quillgate_core.upstream_health import UpstreamHealth
 
 MAX_ATTEMPTS: Final = 2
 """How many upstreams one request is sent to at most, unless configured otherwise."""
+
+MAX_KNOWN: Final = 10_000
+"""Most lists of candidates that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Router:
         self.budget = budget or RetryBudget()
         self.max_attempts = max_attempts
         self._chance = chance
+        self._houses: dict[tuple[str, Endpoint, int], tuple[Model, list[Candidate]]] = {}
+        """The gateway's own candidates for each model, as long as the catalogue has the same one."""
 
     def own_providers(self, workspace_id: str) -> frozenset[str]:
         """Returns the providers with which the workspace has a key of its own."""
@@ -79,7 +84,7 @@ class Router:
         InvalidRequest when nobody ever can, and ProviderCredentialRejected when that is for an unusable own key.
         """
         keys = self.own_keys.of(workspace_id)
-        ranked = self._rank(workspace_id, keys, models, endpoint, session)
+        ranked = self._rank(workspace_id, keys, models, endpoint, session, self.health.glance)
         eligible = tuple(place.candidate for place in ranked if place.eligible)
         if not any(place.candidate.rank == 0 for place in ranked):
             _require_usable(keys, models[0])
@@ -96,7 +101,7 @@ class Router:
     def explain(self, workspace_id: str, model: Model, endpoint: Endpoint, *, session: str = "") -> list[Ranked]:
         """Returns every candidate with its place and the reason for it, those that would not be asked last."""
         keys = self.own_keys.of(workspace_id)
-        ranked = self._rank(workspace_id, keys, [model], endpoint, session)
+        ranked = self._rank(workspace_id, keys, [model], endpoint, session, self.health.view)
         named = {place.candidate.upstream for place in ranked}
         unable = [
             Ranked(candidate, self.health.view(candidate), False, reason)
@@ -106,18 +111,26 @@ class Router:
         return ranked + unable
 
     def _rank(
-        self, workspace_id: str, keys: WorkspaceKeys, models: Sequence[Model], endpoint: Endpoint, session: str
+        self,
+        workspace_id: str,
+        keys: WorkspaceKeys,
+        models: Sequence[Model],
+        endpoint: Endpoint,
+        session: str,
+        view: Callable[[Candidate], UpstreamView],
     ) -> list[Ranked]:
         found: list[Candidate] = []
         for place, model in enumerate(models):
             found += self._candidates(workspace_id, keys, model, endpoint, place)
         name = f"{workspace_id}\0{session}" if session else ""
-        return rank(found, self.health.view, session=name, chance=self._chance)
+        return rank(found, view, session=name, chance=self._chance)
 
     def _candidates(
         self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int
     ) -> list[Candidate]:
         """Returns those of one model that speak the endpoint; a key that cannot be opened is as good as refused."""
+        if not keys.keys:
+            return self._house_candidates(model, endpoint, place)
         found = [
             self._candidate(
                 model, number, account, endpoint, place, owner=workspace_id, allow_fallback=own.allow_fallback
@@ -125,13 +138,22 @@ class Router:
             for number, upstream in enumerate(model.upstreams)
             if (own := keys.keys.get(upstream.provider)) is not None and (account := _opened(own)) is not None
         ]
-        if _may_use_house(keys, model):
-            found += [
-                self._candidate(model, number, self._house[upstream.provider], endpoint, place)
-                for number, upstream in enumerate(model.upstreams)
-                if upstream.provider in self._house
-            ]
-        return [candidate for candidate in found if _serves(candidate.account, endpoint)]
+        found = [candidate for candidate in found if _serves(candidate.account, endpoint)]
+        return found + self._house_candidates(model, endpoint, place) if _may_use_house(keys, model) else found
+
+    def _house_candidates(self, model: Model, endpoint: Endpoint, place: int) -> list[Candidate]:
+        known = self._houses.get((model.id, endpoint, place))
+        if known is not None and known[0] is model:
+            return known[1]
+        found = [
+            self._candidate(model, number, self._house[upstream.provider], endpoint, place)
+            for number, upstream in enumerate(model.upstreams)
+            if upstream.provider in self._house and _serves(self._house[upstream.provider], endpoint)
+        ]
+        if len(self._houses) >= MAX_KNOWN:
+            self._houses.clear()
+        self._houses[model.id, endpoint, place] = (model, found)
+        return found
 
     def _candidate(
         self,

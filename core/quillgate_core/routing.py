@@ -15,9 +15,10 @@ must not do I/O, keep state or know what is sent.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from quillgate_core.catalogue import Model, ModelUpstream
 from quillgate_core.upstream import Account
@@ -27,8 +28,7 @@ UpstreamKey: TypeAlias = tuple[str, str, str]
 """Provider, its name for the model, and the workspace whose key it is: empty for the gateway's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """One way to serve one request: a model, an upstream of it, and an account there."""
 
     model: Model
@@ -56,8 +56,7 @@ class Candidate:
         return f"{self.upstream.provider}/{self.upstream.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamView:
+class UpstreamView(msgspec.Struct, frozen=True):
     """What this process knows of an upstream at one moment; times in seconds."""
 
     breaker: Breaker = "closed"
@@ -75,8 +74,7 @@ class UpstreamView:
     recent_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(msgspec.Struct, frozen=True):
     """A candidate's place, and the reason for it, for people."""
 
     candidate: Candidate
@@ -104,6 +102,8 @@ def rank(
             blocked.append(Ranked(candidate, known, False, reason))
         else:
             able.append((candidate, known))
+    if len(able) == 1:
+        return [*_rank_equals(able, session, chance), *blocked]
     able.sort(key=_tier)
     ordered: list[Ranked] = []
     for _, tier in groupby(able, key=_tier):

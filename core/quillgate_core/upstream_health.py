@@ -216,12 +216,18 @@ class UpstreamHealth:
 
     def view(self, candidate: Candidate) -> UpstreamView:
         """Returns what is known of the candidate's upstream now."""
-        in_account = self._accounts.get(_account(candidate), 0)
         upstream = self._upstreams.get(candidate.key)
+        return self._seen(candidate, upstream, upstream.counts(self.clock()) if upstream is not None else (0, 0))
+
+    def glance(self, candidate: Candidate) -> UpstreamView:
+        """Returns the same without the recent requests, which choosing does not need."""
+        return self._seen(candidate, self._upstreams.get(candidate.key), (0, 0))
+
+    def _seen(self, candidate: Candidate, upstream: _Upstream | None, recent: tuple[int, int]) -> UpstreamView:
+        in_account = self._accounts.get(_account(candidate), 0)
         if upstream is None:
             return UpstreamView(account_in_flight=in_account)
         now = self.clock()
-        requests, failures = upstream.counts(now)
         breaker = upstream.breaker(now)
         wait_s = upstream.open_until - now if breaker == "open" else 1.0 if upstream.is_probing else 0.0
         return UpstreamView(
@@ -232,8 +238,8 @@ class UpstreamHealth:
             in_flight=upstream.in_flight,
             account_in_flight=in_account,
             latency_s=upstream.latency(now),
-            recent_requests=requests,
-            recent_failures=failures,
+            recent_requests=recent[0],
+            recent_failures=recent[1],
         )
 
     def begin(self, candidate: Candidate) -> Attempt | None:

@@ -79,6 +79,7 @@ class OpenAICompatible:
     ) -> None:
         self._name = name
         self._dialect = dialect or DIALECTS.get(name, UNKNOWN)
+        self._traits = self._dialect.traits
         self._addresses = addresses(self._dialect, base_url, extra_headers or {})
         self._errors = ProviderErrors(name, api_key, byok=byok)
         headers = sent_headers(self._dialect, api_key, extra_headers or {})
@@ -88,7 +89,7 @@ class OpenAICompatible:
     @property
     def traits(self) -> Traits:
         """What is particular to it."""
-        return self._dialect.traits
+        return self._traits
 
     @property
     def name(self) -> str:

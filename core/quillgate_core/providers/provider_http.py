@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from quillgate_core.errors import ProviderUnavailable
@@ -120,7 +121,7 @@ class ProviderHttp:
         pool: HttpPool,
         is_trusted: bool = True,
     ) -> None:
-        self._headers = dict(headers)
+        self._headers = CIMultiDict(headers)
         self._limits = limits
         self._errors = errors
         self._pool = pool
