@@ -19,7 +19,7 @@ from quillgate_core.providers.anthropic_wire import Message, ModelInfo, ModelPag
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
+from quillgate_core.providers.provider_http import ProviderHttp, request_headers, versioned_base_url
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Capability, ListedModel, PreparedChat, Traits
@@ -43,7 +43,7 @@ _TRAITS: Final = Traits(
 class Anthropic:
     """A ChatProvider and ModelLister over HTTP with server-sent events.
 
-    `base_url` is what `/messages` is appended to, such as `https://api.anthropic.com/v1`; it must not hold credentials.
+    `base_url` is what `/messages` is appended to, with or without the version of the API; it must not hold credentials.
     `extra_headers`, such as `anthropic-beta`, are sent with every request and win over ours.
     """
 
@@ -60,7 +60,7 @@ class Anthropic:
         byok: bool = False,
     ) -> None:
         self._name = name
-        base_url = checked_base_url(base_url)
+        base_url = versioned_base_url(base_url, "v1")
         self._messages_url = base_url + "/messages"
         self._models_url = base_url + "/models"
         self._errors = ProviderErrors(name, api_key, byok=byok)

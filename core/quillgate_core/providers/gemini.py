@@ -23,7 +23,7 @@ from quillgate_core.providers.gemini_request import gemini_body
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
-from quillgate_core.providers.provider_http import ProviderHttp, checked_base_url, request_headers
+from quillgate_core.providers.provider_http import ProviderHttp, request_headers, versioned_base_url
 from quillgate_core.providers.provider_limits import ProviderLimits
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import Capability, ListedModel, PreparedChat, Traits
@@ -54,8 +54,8 @@ def _new_call_id() -> str:
 class Gemini:
     """A ChatProvider and ModelLister over HTTP with server-sent events.
 
-    `base_url` ends with the API's version, such as `https://generativelanguage.googleapis.com/v1beta`; it must not hold
-    credentials. `extra_headers` are sent with every request and win over ours. `byok` says that the key is a
+    `base_url` is with or without the API's version, such as `https://generativelanguage.googleapis.com/v1beta`; it must
+    not hold credentials. `extra_headers` are sent with every request and win over ours. `byok` says that the key is a
     workspace's own.
     """
 
@@ -73,7 +73,7 @@ class Gemini:
         new_call_id: Callable[[], str] = _new_call_id,
     ) -> None:
         self._name = name
-        self._base_url = checked_base_url(base_url)
+        self._base_url = versioned_base_url(base_url, "v1beta")
         self._new_call_id = new_call_id
         self._errors = ProviderErrors(name, api_key, byok=byok)
         credentials = {"x-goog-api-key": api_key.reveal()} if api_key is not None else {}

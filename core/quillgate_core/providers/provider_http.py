@@ -8,6 +8,7 @@ follows a redirect, because both would send a prompt where nobody decided to sen
 import asyncio
 import io
 import logging
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,6 +22,7 @@ from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_limits import ProviderLimits
 
+_VERSION: Final = re.compile(r"/v[0-9][0-9a-z]*$")
 _logger = logging.getLogger(__name__)
 
 _DRAIN_S: Final = 1.0
@@ -208,6 +210,12 @@ def checked_base_url(base_url: str) -> str:
     if url.scheme not in ("http", "https") or not url.host or url.user or url.password or url.query or url.fragment:
         raise ValueError("a provider's base URL must be http(s) with a host, without credentials, query or fragment")
     return base_url.rstrip("/")
+
+
+def versioned_base_url(base_url: str, version: str) -> str:
+    """Returns a checked base URL that ends with a version of the API, which vendors' own clients add to theirs."""
+    base_url = checked_base_url(base_url)
+    return base_url if _VERSION.search(base_url) else f"{base_url}/{version}"
 
 
 def request_headers(credentials: Mapping[str, str], extra_headers: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import pytest
 
 from quillgate_core.providers.addresses import addresses, sent_headers
 from quillgate_core.providers.dialects import DIALECTS, UNKNOWN
+from quillgate_core.providers.provider_http import versioned_base_url
 from quillgate_core.secret import Secret
 
 AZURE = "https://me.openai.azure.com"
@@ -60,3 +61,18 @@ def test_settings_win_over_the_dialects_headers() -> None:
     assert sent_headers(DIALECTS["openrouter"], None, {})["x-title"] == "Quillgate"
     headers = sent_headers(DIALECTS["openrouter"], None, {"X-Title": "Mine", "HTTP-Referer": "https://mine.example"})
     assert (headers["x-title"], headers["http-referer"]) == ("Mine", "https://mine.example")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "versioned"),
+    [
+        ("https://api.anthropic.com", "https://api.anthropic.com/v1"),
+        ("https://api.anthropic.com/", "https://api.anthropic.com/v1"),
+        ("https://api.anthropic.com/v1/", "https://api.anthropic.com/v1"),
+        ("http://127.0.0.1:8000/proxy/v1beta", "http://127.0.0.1:8000/proxy/v1beta"),
+        ("http://127.0.0.1:8000/anthropic", "http://127.0.0.1:8000/anthropic/v1"),
+    ],
+)
+def test_version_is_added_where_it_is_missing(base_url: str, versioned: str) -> None:
+    """The vendor's own clients take a base URL without it, and it may stand in the variable that both read."""
+    assert versioned_base_url(base_url, "v1") == versioned
