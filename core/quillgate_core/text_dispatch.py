@@ -84,14 +84,15 @@ class _NativeDispatch:
 
     async def answers(self, tally: TextTally) -> AsyncGenerator[TextBatch, None]:
         tally.begin(0)
-        yield TextBatch(0, [await self._provider.create_text(self._prepared)])
+        answer = await self._provider.create_text(self._prepared)
+        yield TextBatch(0, [answer], answer.id)
 
     async def pieces(self, tally: TextTally) -> AsyncGenerator[TextBatch, None]:
         tally.begin(0)
         received = self._provider.stream_text(self._prepared)
         async with aclosing(received) as batches:  # type: ignore[type-var]
             async for pieces in batches:
-                yield TextBatch(0, pieces)
+                yield TextBatch(0, pieces, pieces[0].id if pieces else "")
 
 
 class ChatText:
@@ -137,7 +138,7 @@ class _ChatDispatch:
             async with gate:
                 tally.begin(call)
                 answer = await self._provider.create_chat(self._prepared[call])
-            return TextBatch(call, [answer_of(answer, first_index=call * self._choices)])
+            return TextBatch(call, [answer_of(answer, first_index=call * self._choices)], answer.id)
 
         if len(self._prepared) == 1:
             yield await ask(0)
@@ -157,5 +158,6 @@ class _ChatDispatch:
             received = self._provider.stream_chat(prepared)
             async with aclosing(received) as batches:  # type: ignore[type-var]
                 async for chunks in batches:
-                    yield TextBatch(call, pieces_of(chunks, first_index=call * self._choices))
+                    upstream_id = chunks[0].id if chunks else ""
+                    yield TextBatch(call, pieces_of(chunks, first_index=call * self._choices), upstream_id)
             tally.check(call)

@@ -26,10 +26,11 @@ class TextCall:
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Pieces that arrived together, and the number of the call that they came from."""
+    """Pieces that arrived together, the number of the call that they came from, and the provider's id of its answer."""
 
     call: int
     pieces: Sequence[TextCompletion]
+    upstream_id: str = ""
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class TextTally:
 
     def take(self, batch: TextBatch) -> list[TextCompletion]:
         """Returns the pieces to pass on; may be none."""
+        self.note_id(batch)
         pieces = [piece for piece in batch.pieces if self._take(piece, self._calls[batch.call])]
         self.started = self.started or bool(pieces)
         return pieces
@@ -151,6 +153,11 @@ class TextTally:
             _take_choice(choice, state)
         return True
 
+    def note_id(self, batch: TextBatch) -> None:
+        """Keeps the provider's id, unless several calls make the answer: the usage of one of them is not the whole."""
+        if len(self._calls) == 1 and not self.upstream_id:
+            self.upstream_id = batch.upstream_id
+
     @staticmethod
     def note_usage(piece: TextCompletion, state: _CallState) -> None:
         """Keeps the usage of a piece, the last sane one of a call, and takes it out."""
@@ -181,6 +188,7 @@ class WholeTextTally(TextTally):
 
     def take(self, batch: TextBatch) -> list[TextCompletion]:
         """Returns nothing, and keeps the answer; the other members of the first one are those of all."""
+        self.note_id(batch)
         state = self._calls[batch.call]
         for answer in batch.pieces:
             self.note_usage(answer, state)

@@ -57,6 +57,17 @@ def test_missing_head_is_made() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [TextTally, WholeTextTally])
+def test_the_providers_id_is_known_where_one_call_is_the_whole(kind: type[TextTally]) -> None:
+    """Usage asked for by it later is that of one call, and must not stand for several."""
+    one, two = _tally(kind=kind), _tally(TextCall(40), TextCall(40), kind=kind)
+    for tally in (one, two):
+        tally.take(TextBatch(0, [], ""))
+        tally.take(TextBatch(0, [piece("a")], "gen-1"))
+        tally.take(TextBatch(0, [piece("b")], "gen-2"))
+    assert (one.upstream_id, two.upstream_id) == ("gen-1", "")
+
+
 def test_null_text_is_a_string() -> None:
     """Clients read the text of every choice as a string."""
     (taken,) = _take(_tally(), piece(choices=[{"text": None, "index": 0, "finish_reason": "stop"}]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from fakes.scripted_upstream import RecordedRequest, ScriptedAnswer, Step, chat_chunk, json_answer, sse_answer
 from service import RunningService, Tenant, start_service
 
@@ -36,15 +37,23 @@ def record(request: RecordedRequest) -> ScriptedAnswer:
     return json_answer(200, {"data": {"id": "gen", **tokens, "total_cost": 0.0055}})
 
 
-async def hang_up(service: RunningService, tenant: Tenant, generation: str) -> None:
+CHAT = ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+TEXT = ("completions", {"prompt": "Hi"})
+RESPONSE = ("responses", {"input": "Hi"})
+
+
+async def hang_up(
+    service: RunningService, tenant: Tenant, generation: str, question: tuple[str, dict[str, Any]] = CHAT
+) -> None:
     """Read the first words of a stream and leave."""
     first = chat_chunk({"role": "assistant", "content": "Hello"}, id=generation)
     service.upstream.script(sse_answer(first, Step.HANG))
-    body = {"model": "scripted/routed", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    path, members = question
+    body = {"model": "scripted/routed", "stream": True, **members}
     headers = {"authorization": f"Bearer {tenant.key}"}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{service.base_url}/chat/completions", json=body) as response,
+        session.post(f"{service.base_url}/{path}", json=body) as response,
     ):
         while b"Hello" not in await response.content.readline():
             pass
@@ -98,3 +107,20 @@ async def test_an_estimate_becomes_what_the_provider_tells(database_url: str, tm
         assert await day_of(service, own) == (0, 0, 0, 0, 0, 0, 4, 40_000, 20_000, 1, 5_500_000_000, 0)
         rows = await service.rows("SELECT state, usage_source, counted_messages FROM ledger ORDER BY workspace_id")
         assert rows == [("settled", "estimate", 1)] * 2
+
+
+@pytest.mark.parametrize("question", [TEXT, RESPONSE])
+async def test_every_streamed_endpoint_is_corrected(
+    database_url: str, tmp_path: Path, question: tuple[str, dict[str, Any]]
+) -> None:
+    """Whatever a client speaks: what is translated to chat keeps the id that OpenRouter knows it by."""
+    async with start_service(
+        database_url, tmp_path, fallback=record, catalogue_text=CATALOGUE, HOUSE_KEY=HOUSE_KEY
+    ) as service:
+        tenant = await service.tenant()
+        await hang_up(service, tenant, "gen-house", question)
+        await make_older(service)
+        async with asyncio.timeout(LATE_TRUTH_S + 10):
+            while not await service.rows("SELECT FROM ledger_adjustments"):
+                await asyncio.sleep(0.1)
+        assert (await day_of(service, tenant))[:5] == (4, 40_000, 10_000, 20_000, 1)

@@ -22,8 +22,8 @@ class CompletionServiceStub(object):
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
@@ -94,8 +94,8 @@ class CompletionServiceServicer(object):
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
@@ -231,8 +231,8 @@ class CompletionService(object):
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.

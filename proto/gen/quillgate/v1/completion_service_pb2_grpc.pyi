@@ -34,8 +34,8 @@ class CompletionServiceStub:
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
@@ -119,8 +119,8 @@ class CompletionServiceAsyncStub:
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
@@ -203,8 +203,8 @@ class CompletionServiceServicer(metaclass=abc.ABCMeta):
 
     A request goes to the first upstream of its model that answers; the answer says which, and so does the trailing
     metadata `x-quillgate-upstream`. The metadata `x-session-id` (1 to 256 visible ASCII characters) names the
-    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider of the model
-    (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
+    conversation, so that its requests go to the same one among equals. A workspace with a key of its own for a provider
+    of the model (ProviderCredentialService) is served through it alone, does not use its allowance, and gets
     PROVIDER_CREDENTIAL_REJECTED when the provider refuses that key.
 
     Each endpoint has its own pair of RPCs and its own request and answer, so that more join without breaking.
