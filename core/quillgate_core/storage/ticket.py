@@ -8,11 +8,17 @@ module must not touch the database.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from quillgate_core.errors import Overloaded
 from quillgate_core.reservation import Note, Outcome, Release, Reservation, Reserve, Settle, Step
 
 logger = logging.getLogger(__name__)
+
+LATE_S: Final = 0.1
+"""A timer that fires so much too late tells of a process that was stopped, as when its machine was suspended."""
+GRACE_S: Final = 0.25
+"""How much longer an answer is then waited for, once: it may be there and not have been heard yet."""
 
 Answer = tuple["StepTicket", Outcome]
 
@@ -70,7 +76,7 @@ class StepTicket:
     def expire_after(self, timeout_s: float) -> None:
         """Answer with Overloaded, and abandon the step, when there is no other answer by then."""
         assert self._loop is not None
-        self._timer = self._loop.call_later(timeout_s, self._expire)
+        self._timer = self._loop.call_later(timeout_s, self._expire, self._loop.time() + timeout_s)
 
     def is_wanted(self) -> bool:
         """Say, before each attempt, whether the step is still to be applied; called by the writer's thread.
@@ -85,9 +91,12 @@ class StepTicket:
         self.step = undo
         return True
 
-    def _expire(self) -> None:
+    def _expire(self, due_time: float | None) -> None:
         assert self._future is not None
-        if not self._future.done():
+        assert self._loop is not None
+        if due_time is not None and self._loop.time() - due_time > LATE_S:
+            self._timer = self._loop.call_later(GRACE_S, self._expire, None)
+        elif not self._future.done():
             self._is_abandoned = True
             self._future.set_result(Overloaded("The request could not be metered in time; please try again."))
 

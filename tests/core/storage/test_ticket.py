@@ -1,14 +1,15 @@
 """What happens where an answer and a cancellation meet: no database, the writer's part is played by the test."""
 
 import asyncio
+import time
 from datetime import date
 
 import pytest
 
 from quillgate_core.counting import Usage
-from quillgate_core.errors import AllowanceExhausted
+from quillgate_core.errors import AllowanceExhausted, Overloaded
 from quillgate_core.reservation import Outcome, Release, Reservation, Reserve, Settle
-from quillgate_core.storage.ticket import StepTicket, deliver
+from quillgate_core.storage.ticket import LATE_S, StepTicket, deliver
 
 OWNED = Reserve(workspace_id="ws", request_id="r", hold_messages=1, owner="a")
 FOREIGN = Reserve(workspace_id="ws", request_id="r", hold_messages=1)
@@ -29,6 +30,22 @@ async def test_an_answer_reaches_who_waits() -> None:
     deliver([(ticket, reservation())])
     assert await task == reservation()
     assert posted == []
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_process_that_was_stopped_still_hears_the_answer(is_answered: bool) -> None:
+    """Time in which the process could not listen is not the database's; but it is given only a little more."""
+    ticket = StepTicket.of_running_loop(OWNED, [].append)
+    task = asyncio.create_task(ticket.outcome())
+    await asyncio.sleep(0)
+    ticket.expire_after(0.01)
+    time.sleep(LATE_S + 0.1)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    if is_answered:
+        deliver([(ticket, reservation())])
+    assert isinstance(await task, Reservation if is_answered else Overloaded)
 
 
 async def test_a_cancellation_that_crosses_the_answer_undoes_it() -> None:
