@@ -2,8 +2,12 @@
 
 A workspace owns keys, ledger rows and daily rows. A key owns one secret, or two while a rotation overlaps. Every
 request is one `ledger` row; `daily_message_count` is the sum of a workspace's rows of one UTC day and the row that is
-locked to check the allowance. A workspace's responses are kept for the retention time, each in a row of its own. A row
+locked to check the allowance. `key_daily_message_count` is the same for a key; it changes only under the lock of its
+workspace's row of that day. A workspace's responses are kept for the retention time, each in a row of its own. A row
 that ended is never changed: what is learnt later is a row of `ledger_adjustments`, and is in the sums as well.
+
+The ledger is partitioned by day: `ledger_days.py` makes partitions, and drops those that were exported. What a dropped
+day was made of stays in `daily_usage`.
 """
 
 from sqlalchemy import (
@@ -14,7 +18,6 @@ from sqlalchemy import (
     Date,
     DateTime,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -54,7 +57,12 @@ workspaces = Table(
         server_default="0",
         comment="grows with every change of its provider_credentials",
     ),
+    Column("monthly_message_allowance", BigInteger, comment="messages per UTC month; null: no limit"),
+    Column("at_allowance", Text, nullable=False, server_default="refuse", comment="refuse, or allow and count overage"),
+    Column("disable_time", DateTime(timezone=True), comment="null: not disabled"),
     CheckConstraint("daily_message_allowance >= 0", name="allowance_not_negative"),
+    CheckConstraint("monthly_message_allowance >= 0", name="monthly_allowance_not_negative"),
+    CheckConstraint("at_allowance IN ('refuse', 'allow')", name="at_allowance_known"),
 )
 
 keys = Table(
@@ -70,6 +78,15 @@ keys = Table(
     Column("expire_time", DateTime(timezone=True), comment="null: never"),
     Column("revoke_time", DateTime(timezone=True), comment="null: not revoked; final once set"),
     Column("last_used_time", DateTime(timezone=True), comment="written lazily, so up to a minute late"),
+    Column("daily_messages", BigInteger, comment="its limit per UTC day; null, as for all below: no limit"),
+    Column("monthly_messages", BigInteger, comment="its limit per UTC month"),
+    Column("requests_per_minute", BigInteger, comment="in any 60 seconds"),
+    Column("tokens_per_minute", BigInteger, comment="LLM tokens of the requests of any 60 seconds"),
+    Column("concurrent_requests", BigInteger, comment="that run at the same time"),
+    CheckConstraint(
+        "least(daily_messages, monthly_messages, requests_per_minute, tokens_per_minute, concurrent_requests) >= 0",
+        name="limits_not_negative",
+    ),
 )
 
 key_secrets = Table(
@@ -129,16 +146,59 @@ daily_message_count = Table(
         server_default="0",
         comment="charged requests of both kinds whose price is not known",
     ),
+    Column(
+        "overage_message_count",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="those of message_count that were beyond the allowance when charged",
+    ),
+    Column(
+        "overrun_message_count",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="those of message_count that were beyond what their requests had held",
+    ),
     CheckConstraint("held_messages >= 0", name="held_not_negative"),
+    postgresql_with={"fillfactor": "50"},
+)
+
+key_daily_message_count = Table(
+    "key_daily_message_count",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("day", Date, primary_key=True, comment="as in daily_message_count, whose row locks this one"),
+    Column("workspace_id", Text, nullable=False),
+    Column("message_count", BigInteger, nullable=False, server_default="0"),
+    Column("held_messages", BigInteger, nullable=False, server_default="0"),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("request_count", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "byok_message_count",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="not in message_count; the other columns have both kinds",
+    ),
+    Column("open_requests", BigInteger, nullable=False, server_default="0", comment="reservations that are open"),
+    Column(
+        "request_window",
+        ARRAY(BigInteger),
+        comment="second since 1970, requests, tokens, and so on for the last 60 s; null: it has no such limit",
+    ),
+    CheckConstraint("held_messages >= 0 AND open_requests >= 0", name="held_not_negative"),
     postgresql_with={"fillfactor": "50"},
 )
 
 ledger = Table(
     "ledger",
     metadata,
-    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
+    Column("workspace_id", Text, primary_key=True, comment="its daily_message_count row refers to workspaces"),
     Column("request_id", Text, primary_key=True, comment="made by the caller; one per request"),
-    Column("day", Date, nullable=False, comment="the daily_message_count row that this row belongs to"),
+    Column("day", Date, primary_key=True, comment="the daily_message_count row that this row belongs to"),
     Column("state", Text, nullable=False, comment="open, settled, released or recovered; the last three are final"),
     Column("key_id", Text, comment="the key that asked; null: metered by an internal service for its own users"),
     Column("owner", Text, comment="the core instance that serves it; null: reserved through MeteringService"),
@@ -174,10 +234,17 @@ ledger = Table(
         server_default="",
         comment="the provider's id of the answer, where true usage can be asked for later",
     ),
+    Column("held_tokens", BigInteger, nullable=False, server_default="0", comment="of its key's tokens per minute"),
+    Column(
+        "overage_messages",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="those of counted_messages that were beyond the workspace's allowance",
+    ),
     CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name="state_known"),
     Index("ix_ledger_open", "owner", postgresql_where=text("state = 'open'")),
     CheckConstraint("octet_length(request_hash) = 32", name="request_hash_length"),
-    Index("ix_ledger_day", "workspace_id", "day"),
     Index(
         "ix_ledger_unsure",
         "settle_time",
@@ -187,9 +254,11 @@ ledger = Table(
         "ix_ledger_idempotency_key",
         "workspace_id",
         "idempotency_key",
+        "day",
         unique=True,
         postgresql_where=text("idempotency_key IS NOT NULL AND state <> 'released'"),
     ),
+    postgresql_partition_by="RANGE (day)",
 )
 
 responses = Table(
@@ -218,7 +287,48 @@ ledger_adjustments = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("cost_picodollars", BigInteger, comment="to add; null: not known"),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    ForeignKeyConstraint(["workspace_id", "request_id"], ["ledger.workspace_id", "ledger.request_id"]),
+    Column("actor_key_id", Text, comment="the key of the admin who voided the charge; null: nobody did"),
+    Column("note", Text, nullable=False, server_default="", comment="the admin's words"),
+    Index("ix_ledger_adjustments_day", "day", "workspace_id"),
+)
+
+daily_usage = Table(
+    "daily_usage",
+    metadata,
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), primary_key=True),
+    Column("day", Date, primary_key=True, comment="a day whose ledger rows were dropped"),
+    Column("key_id", Text, primary_key=True, comment="empty: none"),
+    Column("model", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("upstream", Text, primary_key=True),
+    Column("message_count", BigInteger, nullable=False),
+    Column("byok_message_count", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False, comment="of both kinds, as all below"),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("request_count", BigInteger, nullable=False),
+    Column("cost_picodollars", Numeric(30, 0), nullable=False),
+    Column("unpriced_request_count", BigInteger, nullable=False),
+)
+
+allowance_events = Table(
+    "allowance_events",
+    metadata,
+    Column("event_id", Text, primary_key=True, comment="evt_ and what makes it one: never made twice"),
+    Column("workspace_id", Text, ForeignKey("workspaces.workspace_id"), nullable=False, index=True),
+    Column("period", Text, nullable=False, comment="the UTC day YYYY-MM-DD, or the month YYYY-MM"),
+    Column("percent", Integer, nullable=False, comment="50, 80 or 100"),
+    Column("allowance_messages", BigInteger, nullable=False),
+    Column("message_count", BigInteger, nullable=False, comment="counted when it was noticed"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("attempt_count", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_time", DateTime(timezone=True), comment="null: delivered, or given up"),
+    Column("deliver_time", DateTime(timezone=True), comment="null: not delivered"),
+    Index(
+        "ix_allowance_events_due",
+        "next_attempt_time",
+        postgresql_where=text("next_attempt_time IS NOT NULL"),
+    ),
 )
 
 provider_credentials = Table(

@@ -1,5 +1,6 @@
 """The schema: migrations build exactly what `tables.py` says, once, and never run against a newer database."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,7 +17,11 @@ from quillgate_core.storage.tables import metadata
 def test_migrated_schema_equals_the_tables(engine: Engine) -> None:
     """The migrations leave no table, column, type, default, comment, index or foreign key that `tables.py` lacks."""
     with engine.connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _: kind != "table" or not re.fullmatch("ledger_[0-9]{8}", str(name)),
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
@@ -55,7 +60,7 @@ def test_two_cores_may_migrate_at_once(empty_database_url: str) -> None:
         for done in [pool.submit(migrate, engine) for engine in engines]:
             done.result(timeout=60)
     with engines[0].connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0005"]
     for engine in engines:
         engine.dispose()
 

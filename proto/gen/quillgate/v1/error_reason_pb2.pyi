@@ -55,8 +55,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION: the key is revoked and cannot be changed. Metadata: `key_id`."""
     ERROR_REASON_ALLOWANCE_EXHAUSTED: _ErrorReason.ValueType  # 12
-    """RESOURCE_EXHAUSTED: the workspace has too few messages left today. Metadata: `workspace_id`, `allowance`
-    (messages a day), `remaining_messages`, `reset_time` (RFC 3339).
+    """RESOURCE_EXHAUSTED: the workspace or the key has too few messages left. Metadata: `workspace_id`, `limit` (which one:
+    `daily_message_allowance` or `monthly_message_allowance` of the workspace, `key_daily_messages` or
+    `key_monthly_messages`), `allowance` (its value, in messages), `remaining_messages`, `reset_time` (RFC 3339).
     """
     ERROR_REASON_PROVIDER_REJECTED: _ErrorReason.ValueType  # 13
     """INVALID_ARGUMENT: the provider refused the request for a reason that the caller can act on. Metadata: `provider`,
@@ -86,6 +87,17 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """NOT_FOUND: the workspace has no key of its own with the provider. Metadata: `provider`."""
     ERROR_REASON_ALIAS_TAKEN: _ErrorReason.ValueType  # 24
     """ALREADY_EXISTS: the alias is the id of a model or of another alias. Metadata: `alias`."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED: the key asks for too much at a time. Metadata: `limit` (which one: `key_requests_per_minute`,
+    `key_tokens_per_minute` or `key_concurrent_requests`), `value` (of the limit), `remaining` (in the same unit),
+    `reset_time` (RFC 3339, when this request may fit), `retry_after_s` (the same in whole seconds from now).
+    """
+    ERROR_REASON_WORKSPACE_DISABLED: _ErrorReason.ValueType  # 26
+    """PERMISSION_DENIED: the workspace is disabled. Metadata: `workspace_id`."""
+    ERROR_REASON_LEDGER_DAY_KEPT: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: the day of the ledger cannot be dropped now. Metadata: `day`, `cause` (`recent`, `open_rows`,
+    `row_count`).
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 17
     """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 
@@ -125,8 +137,9 @@ or `recovered`).
 ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: the key is revoked and cannot be changed. Metadata: `key_id`."""
 ERROR_REASON_ALLOWANCE_EXHAUSTED: ErrorReason.ValueType  # 12
-"""RESOURCE_EXHAUSTED: the workspace has too few messages left today. Metadata: `workspace_id`, `allowance`
-(messages a day), `remaining_messages`, `reset_time` (RFC 3339).
+"""RESOURCE_EXHAUSTED: the workspace or the key has too few messages left. Metadata: `workspace_id`, `limit` (which one:
+`daily_message_allowance` or `monthly_message_allowance` of the workspace, `key_daily_messages` or
+`key_monthly_messages`), `allowance` (its value, in messages), `remaining_messages`, `reset_time` (RFC 3339).
 """
 ERROR_REASON_PROVIDER_REJECTED: ErrorReason.ValueType  # 13
 """INVALID_ARGUMENT: the provider refused the request for a reason that the caller can act on. Metadata: `provider`,
@@ -156,6 +169,17 @@ ERROR_REASON_PROVIDER_CREDENTIAL_NOT_FOUND: ErrorReason.ValueType  # 23
 """NOT_FOUND: the workspace has no key of its own with the provider. Metadata: `provider`."""
 ERROR_REASON_ALIAS_TAKEN: ErrorReason.ValueType  # 24
 """ALREADY_EXISTS: the alias is the id of a model or of another alias. Metadata: `alias`."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED: the key asks for too much at a time. Metadata: `limit` (which one: `key_requests_per_minute`,
+`key_tokens_per_minute` or `key_concurrent_requests`), `value` (of the limit), `remaining` (in the same unit),
+`reset_time` (RFC 3339, when this request may fit), `retry_after_s` (the same in whole seconds from now).
+"""
+ERROR_REASON_WORKSPACE_DISABLED: ErrorReason.ValueType  # 26
+"""PERMISSION_DENIED: the workspace is disabled. Metadata: `workspace_id`."""
+ERROR_REASON_LEDGER_DAY_KEPT: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: the day of the ledger cannot be dropped now. Metadata: `day`, `cause` (`recent`, `open_rows`,
+`row_count`).
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 17
 """INTERNAL: a fault of ours. Metadata: `request_id`, to find it in the log."""
 global___ErrorReason = ErrorReason

@@ -17,43 +17,45 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equillgate/v1/key_service.proto\x12\x0cquillgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x02\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05last4\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x01\n\x10\x43reateKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x11\x43reateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"0\n\x0eGetKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"g\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0finclude_revoked\x18\x04 \x01(\x08\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.quillgate.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xba\x01\n\x10UpdateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"3\n\x11UpdateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"N\n\x10RotateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"3\n\x11RevokeKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"&\n\x14IntrospectKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"G\n\x15IntrospectKeyResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x1e\n\x03key\x18\x02 \x01(\x0b\x32\x11.quillgate.v1.Key2\xae\x04\n\nKeyService\x12L\n\tCreateKey\x12\x1e.quillgate.v1.CreateKeyRequest\x1a\x1f.quillgate.v1.CreateKeyResponse\x12\x43\n\x06GetKey\x12\x1b.quillgate.v1.GetKeyRequest\x1a\x1c.quillgate.v1.GetKeyResponse\x12I\n\x08ListKeys\x12\x1d.quillgate.v1.ListKeysRequest\x1a\x1e.quillgate.v1.ListKeysResponse\x12L\n\tUpdateKey\x12\x1e.quillgate.v1.UpdateKeyRequest\x1a\x1f.quillgate.v1.UpdateKeyResponse\x12L\n\tRotateKey\x12\x1e.quillgate.v1.RotateKeyRequest\x1a\x1f.quillgate.v1.RotateKeyResponse\x12L\n\tRevokeKey\x12\x1e.quillgate.v1.RevokeKeyRequest\x1a\x1f.quillgate.v1.RevokeKeyResponse\x12X\n\rIntrospectKey\x12\".quillgate.v1.IntrospectKeyRequest\x1a#.quillgate.v1.IntrospectKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equillgate/v1/key_service.proto\x12\x0cquillgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x02\n\tKeyLimits\x12\x1b\n\x0e\x64\x61ily_messages\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10monthly_messages\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12 \n\x13requests_per_minute\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12 \n\x13\x63oncurrent_requests\x18\x05 \x01(\x03H\x04\x88\x01\x01\x42\x11\n\x0f_daily_messagesB\x13\n\x11_monthly_messagesB\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x16\n\x14_concurrent_requests\"\xe0\x02\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05last4\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06limits\x18\x0b \x01(\x0b\x32\x17.quillgate.v1.KeyLimits\"\xb8\x01\n\x10\x43reateKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06limits\x18\x06 \x01(\x0b\x32\x17.quillgate.v1.KeyLimits\"C\n\x11\x43reateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"0\n\x0eGetKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"g\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0finclude_revoked\x18\x04 \x01(\x08\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.quillgate.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe3\x01\n\x10UpdateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\'\n\x06limits\x18\x07 \x01(\x0b\x32\x17.quillgate.v1.KeyLimits\"3\n\x11UpdateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"N\n\x10RotateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"3\n\x11RevokeKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.quillgate.v1.Key\"&\n\x14IntrospectKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"G\n\x15IntrospectKeyResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x1e\n\x03key\x18\x02 \x01(\x0b\x32\x11.quillgate.v1.Key2\xae\x04\n\nKeyService\x12L\n\tCreateKey\x12\x1e.quillgate.v1.CreateKeyRequest\x1a\x1f.quillgate.v1.CreateKeyResponse\x12\x43\n\x06GetKey\x12\x1b.quillgate.v1.GetKeyRequest\x1a\x1c.quillgate.v1.GetKeyResponse\x12I\n\x08ListKeys\x12\x1d.quillgate.v1.ListKeysRequest\x1a\x1e.quillgate.v1.ListKeysResponse\x12L\n\tUpdateKey\x12\x1e.quillgate.v1.UpdateKeyRequest\x1a\x1f.quillgate.v1.UpdateKeyResponse\x12L\n\tRotateKey\x12\x1e.quillgate.v1.RotateKeyRequest\x1a\x1f.quillgate.v1.RotateKeyResponse\x12L\n\tRevokeKey\x12\x1e.quillgate.v1.RevokeKeyRequest\x1a\x1f.quillgate.v1.RevokeKeyResponse\x12X\n\rIntrospectKey\x12\".quillgate.v1.IntrospectKeyRequest\x1a#.quillgate.v1.IntrospectKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quillgate.v1.key_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_KEY']._serialized_start=148
-  _globals['_KEY']._serialized_end=459
-  _globals['_CREATEKEYREQUEST']._serialized_start=462
-  _globals['_CREATEKEYREQUEST']._serialized_end=605
-  _globals['_CREATEKEYRESPONSE']._serialized_start=607
-  _globals['_CREATEKEYRESPONSE']._serialized_end=674
-  _globals['_GETKEYREQUEST']._serialized_start=676
-  _globals['_GETKEYREQUEST']._serialized_end=707
-  _globals['_GETKEYRESPONSE']._serialized_start=709
-  _globals['_GETKEYRESPONSE']._serialized_end=757
-  _globals['_LISTKEYSREQUEST']._serialized_start=759
-  _globals['_LISTKEYSREQUEST']._serialized_end=862
-  _globals['_LISTKEYSRESPONSE']._serialized_start=864
-  _globals['_LISTKEYSRESPONSE']._serialized_end=940
-  _globals['_UPDATEKEYREQUEST']._serialized_start=943
-  _globals['_UPDATEKEYREQUEST']._serialized_end=1129
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=1131
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=1182
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1184
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1262
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1264
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1331
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1333
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1367
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1369
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1420
-  _globals['_INTROSPECTKEYREQUEST']._serialized_start=1422
-  _globals['_INTROSPECTKEYREQUEST']._serialized_end=1460
-  _globals['_INTROSPECTKEYRESPONSE']._serialized_start=1462
-  _globals['_INTROSPECTKEYRESPONSE']._serialized_end=1533
-  _globals['_KEYSERVICE']._serialized_start=1536
-  _globals['_KEYSERVICE']._serialized_end=2094
+  _globals['_KEYLIMITS']._serialized_start=148
+  _globals['_KEYLIMITS']._serialized_end=429
+  _globals['_KEY']._serialized_start=432
+  _globals['_KEY']._serialized_end=784
+  _globals['_CREATEKEYREQUEST']._serialized_start=787
+  _globals['_CREATEKEYREQUEST']._serialized_end=971
+  _globals['_CREATEKEYRESPONSE']._serialized_start=973
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1040
+  _globals['_GETKEYREQUEST']._serialized_start=1042
+  _globals['_GETKEYREQUEST']._serialized_end=1073
+  _globals['_GETKEYRESPONSE']._serialized_start=1075
+  _globals['_GETKEYRESPONSE']._serialized_end=1123
+  _globals['_LISTKEYSREQUEST']._serialized_start=1125
+  _globals['_LISTKEYSREQUEST']._serialized_end=1228
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1230
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1306
+  _globals['_UPDATEKEYREQUEST']._serialized_start=1309
+  _globals['_UPDATEKEYREQUEST']._serialized_end=1536
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=1538
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=1589
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1591
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1669
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=1671
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1738
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1740
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1774
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1776
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1827
+  _globals['_INTROSPECTKEYREQUEST']._serialized_start=1829
+  _globals['_INTROSPECTKEYREQUEST']._serialized_end=1867
+  _globals['_INTROSPECTKEYRESPONSE']._serialized_start=1869
+  _globals['_INTROSPECTKEYRESPONSE']._serialized_end=1940
+  _globals['_KEYSERVICE']._serialized_start=1943
+  _globals['_KEYSERVICE']._serialized_end=2501
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,55 @@ import typing
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class KeyLimits(google.protobuf.message.Message):
+    """KeyLimits is how much a key may use, beside its workspace's allowance. They are checked in the transaction that
+    reserves, and so hold over all replicas together. A limit of 0 admits nothing.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DAILY_MESSAGES_FIELD_NUMBER: builtins.int
+    MONTHLY_MESSAGES_FIELD_NUMBER: builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: builtins.int
+    CONCURRENT_REQUESTS_FIELD_NUMBER: builtins.int
+    daily_messages: builtins.int
+    """Messages per UTC day. Absent: no limit."""
+    monthly_messages: builtins.int
+    """Messages per UTC month. Absent: no limit."""
+    requests_per_minute: builtins.int
+    """Requests in any 60 seconds. Absent: no limit."""
+    tokens_per_minute: builtins.int
+    """LLM tokens of the requests of any 60 seconds: what they used, or while they run, what they may use at most. Near it
+    an answer is shortened to fit. Absent: no limit.
+    """
+    concurrent_requests: builtins.int
+    """Requests that run at the same time. Absent: no limit."""
+    def __init__(
+        self,
+        *,
+        daily_messages: builtins.int | None = ...,
+        monthly_messages: builtins.int | None = ...,
+        requests_per_minute: builtins.int | None = ...,
+        tokens_per_minute: builtins.int | None = ...,
+        concurrent_requests: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_concurrent_requests", b"_concurrent_requests", "_daily_messages", b"_daily_messages", "_monthly_messages", b"_monthly_messages", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_requests", b"concurrent_requests", "daily_messages", b"daily_messages", "monthly_messages", b"monthly_messages", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_concurrent_requests", b"_concurrent_requests", "_daily_messages", b"_daily_messages", "_monthly_messages", b"_monthly_messages", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_requests", b"concurrent_requests", "daily_messages", b"daily_messages", "monthly_messages", b"monthly_messages", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_concurrent_requests", b"_concurrent_requests"]) -> typing.Literal["concurrent_requests"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_daily_messages", b"_daily_messages"]) -> typing.Literal["daily_messages"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_messages", b"_monthly_messages"]) -> typing.Literal["monthly_messages"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_requests_per_minute", b"_requests_per_minute"]) -> typing.Literal["requests_per_minute"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tokens_per_minute", b"_tokens_per_minute"]) -> typing.Literal["tokens_per_minute"] | None: ...
+
+global___KeyLimits = KeyLimits
+
+@typing.final
 class Key(google.protobuf.message.Message):
     """Key is a developer key without its secret."""
 
@@ -31,6 +80,7 @@ class Key(google.protobuf.message.Message):
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     LAST_USED_TIME_FIELD_NUMBER: builtins.int
     REVOKE_TIME_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     key_id: builtins.str
     """Public id: `key_` and 20 letters or digits. Stays the same through rotations."""
     workspace_id: builtins.str
@@ -63,6 +113,10 @@ class Key(google.protobuf.message.Message):
     def revoke_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was revoked. Absent: it is not."""
 
+    @property
+    def limits(self) -> global___KeyLimits:
+        """How much it may use. Always set in answers."""
+
     def __init__(
         self,
         *,
@@ -76,9 +130,10 @@ class Key(google.protobuf.message.Message):
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         last_used_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         revoke_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        limits: global___KeyLimits | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "last4", b"last4", "last_used_time", b"last_used_time", "name", b"name", "revoke_time", b"revoke_time", "scopes", b"scopes", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "limits", b"limits", "revoke_time", b"revoke_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "last4", b"last4", "last_used_time", b"last_used_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "scopes", b"scopes", "workspace_id", b"workspace_id"]) -> None: ...
 
 global___Key = Key
 
@@ -93,6 +148,7 @@ class CreateKeyRequest(google.protobuf.message.Message):
     SCOPES_FIELD_NUMBER: builtins.int
     ALLOWED_MODELS_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The workspace that it belongs to. Default: the caller's own; another one needs `platform.admin`."""
     name: builtins.str
@@ -109,6 +165,10 @@ class CreateKeyRequest(google.protobuf.message.Message):
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it stops working, in the future. Default: never, or when its creator does."""
 
+    @property
+    def limits(self) -> global___KeyLimits:
+        """How much it may use. A limit that is absent is its creator's."""
+
     def __init__(
         self,
         *,
@@ -117,9 +177,10 @@ class CreateKeyRequest(google.protobuf.message.Message):
         scopes: collections.abc.Iterable[builtins.str] | None = ...,
         allowed_models: collections.abc.Iterable[builtins.str] | None = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        limits: global___KeyLimits | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "expire_time", b"expire_time", "name", b"name", "scopes", b"scopes", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "limits", b"limits"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "expire_time", b"expire_time", "limits", b"limits", "name", b"name", "scopes", b"scopes", "workspace_id", b"workspace_id"]) -> None: ...
 
 global___CreateKeyRequest = CreateKeyRequest
 
@@ -253,6 +314,7 @@ class UpdateKeyRequest(google.protobuf.message.Message):
     ALLOWED_MODELS_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_MASK_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     key_id: builtins.str
     """Id of the key. Required."""
     name: builtins.str
@@ -271,7 +333,13 @@ class UpdateKeyRequest(google.protobuf.message.Message):
 
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """The fields to change: `name`, `scopes`, `allowed_models`, `expire_time`. Required, at least one."""
+        """The fields to change: `name`, `scopes`, `allowed_models`, `expire_time`, `limits` (all of them) or one such as
+        `limits.requests_per_minute`. Required, at least one.
+        """
+
+    @property
+    def limits(self) -> global___KeyLimits:
+        """How much it may use. Absent while named in the mask: no limit."""
 
     def __init__(
         self,
@@ -282,9 +350,10 @@ class UpdateKeyRequest(google.protobuf.message.Message):
         allowed_models: collections.abc.Iterable[builtins.str] | None = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        limits: global___KeyLimits | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "update_mask", b"update_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_id", b"key_id", "name", b"name", "scopes", b"scopes", "update_mask", b"update_mask"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "limits", b"limits", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_id", b"key_id", "limits", b"limits", "name", b"name", "scopes", b"scopes", "update_mask", b"update_mask"]) -> None: ...
 
 global___UpdateKeyRequest = UpdateKeyRequest
 

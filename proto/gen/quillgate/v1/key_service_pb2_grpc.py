@@ -9,7 +9,8 @@ class KeyServiceStub(object):
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     def __init__(self, channel):
@@ -59,7 +60,8 @@ class KeyServiceServicer(object):
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     def CreateKey(self, request, context):
@@ -164,7 +166,8 @@ class KeyService(object):
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     @staticmethod

@@ -21,7 +21,8 @@ class KeyServiceStub:
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -79,7 +80,8 @@ class KeyServiceAsyncStub:
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     CreateKey: grpc.aio.UnaryUnaryMultiCallable[
@@ -136,7 +138,8 @@ class KeyServiceServicer(metaclass=abc.ABCMeta):
     """KeyService manages developer keys: the secrets that clients present as `Authorization: Bearer qg_live_…`.
 
     Scope: `keys.manage` within the key's own workspace; `platform.admin` in any. A key of another workspace is answered
-    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry.
+    as unknown. A key never grants more than its creator has: neither scopes, nor models, nor a later expiry, nor higher
+    limits.
     """
 
     @abc.abstractmethod

@@ -85,6 +85,86 @@ RESERVATION_STATE_RECOVERED: ReservationState.ValueType  # 4
 """Ended by recovery after its owner died or it expired; the hold was charged."""
 global___ReservationState = ReservationState
 
+class _Limit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LimitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LIMIT_UNSPECIFIED: _Limit.ValueType  # 0
+    """Never sent."""
+    LIMIT_DAILY_MESSAGE_ALLOWANCE: _Limit.ValueType  # 1
+    """The workspace's messages per UTC day."""
+    LIMIT_MONTHLY_MESSAGE_ALLOWANCE: _Limit.ValueType  # 2
+    """The workspace's messages per UTC month."""
+    LIMIT_KEY_DAILY_MESSAGES: _Limit.ValueType  # 3
+    """The key's messages per UTC day."""
+    LIMIT_KEY_MONTHLY_MESSAGES: _Limit.ValueType  # 4
+    """The key's messages per UTC month."""
+    LIMIT_KEY_REQUESTS_PER_MINUTE: _Limit.ValueType  # 5
+    """The key's requests in any 60 seconds."""
+    LIMIT_KEY_TOKENS_PER_MINUTE: _Limit.ValueType  # 6
+    """The key's LLM tokens in any 60 seconds."""
+    LIMIT_KEY_CONCURRENT_REQUESTS: _Limit.ValueType  # 7
+    """The key's requests that run at the same time."""
+
+class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
+    """Limit is one of the limits that a reservation is checked against."""
+
+LIMIT_UNSPECIFIED: Limit.ValueType  # 0
+"""Never sent."""
+LIMIT_DAILY_MESSAGE_ALLOWANCE: Limit.ValueType  # 1
+"""The workspace's messages per UTC day."""
+LIMIT_MONTHLY_MESSAGE_ALLOWANCE: Limit.ValueType  # 2
+"""The workspace's messages per UTC month."""
+LIMIT_KEY_DAILY_MESSAGES: Limit.ValueType  # 3
+"""The key's messages per UTC day."""
+LIMIT_KEY_MONTHLY_MESSAGES: Limit.ValueType  # 4
+"""The key's messages per UTC month."""
+LIMIT_KEY_REQUESTS_PER_MINUTE: Limit.ValueType  # 5
+"""The key's requests in any 60 seconds."""
+LIMIT_KEY_TOKENS_PER_MINUTE: Limit.ValueType  # 6
+"""The key's LLM tokens in any 60 seconds."""
+LIMIT_KEY_CONCURRENT_REQUESTS: Limit.ValueType  # 7
+"""The key's requests that run at the same time."""
+global___Limit = Limit
+
+class _UsageDimension:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UsageDimensionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UsageDimension.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
+    """Never sent."""
+    USAGE_DIMENSION_KEY: _UsageDimension.ValueType  # 1
+    """The key that asked."""
+    USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 2
+    """The model that was asked for."""
+    USAGE_DIMENSION_ENDPOINT: _UsageDimension.ValueType  # 3
+    """The endpoint, such as `chat.completions`; `metering` for internal services."""
+    USAGE_DIMENSION_UPSTREAM: _UsageDimension.ValueType  # 4
+    """The provider that served it."""
+    USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 5
+    """The UTC date."""
+
+class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
+    """UsageDimension is what usage can be broken down by."""
+
+USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
+"""Never sent."""
+USAGE_DIMENSION_KEY: UsageDimension.ValueType  # 1
+"""The key that asked."""
+USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 2
+"""The model that was asked for."""
+USAGE_DIMENSION_ENDPOINT: UsageDimension.ValueType  # 3
+"""The endpoint, such as `chat.completions`; `metering` for internal services."""
+USAGE_DIMENSION_UPSTREAM: UsageDimension.ValueType  # 4
+"""The provider that served it."""
+USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 5
+"""The UTC date."""
+global___UsageDimension = UsageDimension
+
 @typing.final
 class TokenUsage(google.protobuf.message.Message):
     """TokenUsage is what a request used, in LLM tokens."""
@@ -112,6 +192,39 @@ class TokenUsage(google.protobuf.message.Message):
 global___TokenUsage = TokenUsage
 
 @typing.final
+class LimitState(google.protobuf.message.Message):
+    """LimitState is how far a limit is used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    REMAINING_FIELD_NUMBER: builtins.int
+    RESET_TIME_FIELD_NUMBER: builtins.int
+    limit: global___Limit.ValueType
+    """Which one."""
+    value: builtins.int
+    """Its value, in messages, requests or tokens."""
+    remaining: builtins.int
+    """What is left of it, in the same unit; at least 0."""
+    @property
+    def reset_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When all of it is there again, if nothing more is used. Absent for requests that run."""
+
+    def __init__(
+        self,
+        *,
+        limit: global___Limit.ValueType = ...,
+        value: builtins.int = ...,
+        remaining: builtins.int = ...,
+        reset_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reset_time", b"reset_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "value", b"value"]) -> None: ...
+
+global___LimitState = LimitState
+
+@typing.final
 class Reservation(google.protobuf.message.Message):
     """Reservation is messages set aside for one request."""
 
@@ -124,6 +237,8 @@ class Reservation(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    HELD_TOKENS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -138,6 +253,12 @@ class Reservation(google.protobuf.message.Message):
     """What is left of the day's allowance after it, in messages. Absent: the workspace has no limit."""
     daily_message_allowance: builtins.int
     """The workspace's allowance of messages per day. Absent: the workspace has no limit."""
+    held_tokens: builtins.int
+    """Tokens set aside of the key's tokens per minute. Absent: it has no such limit."""
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LimitState]:
+        """Every limit of the workspace and the key, as it stands after this reservation; none for a repeated request_id."""
+
     def __init__(
         self,
         *,
@@ -148,11 +269,15 @@ class Reservation(google.protobuf.message.Message):
         state: global___ReservationState.ValueType = ...,
         remaining_messages: builtins.int | None = ...,
         daily_message_allowance: builtins.int | None = ...,
+        limits: collections.abc.Iterable[global___LimitState] | None = ...,
+        held_tokens: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "held_messages", b"held_messages", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "state", b"state", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_held_tokens", b"_held_tokens", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "held_tokens", b"held_tokens", "remaining_messages", b"remaining_messages"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_held_tokens", b"_held_tokens", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "held_messages", b"held_messages", "held_tokens", b"held_tokens", "limits", b"limits", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "state", b"state", "workspace_id", b"workspace_id"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_held_tokens", b"_held_tokens"]) -> typing.Literal["held_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
 
@@ -175,6 +300,8 @@ class Receipt(google.protobuf.message.Message):
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     BYOK_FIELD_NUMBER: builtins.int
     COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    OVERAGE_MESSAGES_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The caller's id of the request."""
     workspace_id: builtins.str
@@ -201,9 +328,15 @@ class Receipt(google.protobuf.message.Message):
     """
     cost_picodollars: builtins.int
     """What the provider charges for the usage at its list price, in picodollars (10^-12 USD). Absent: not known."""
+    overage_messages: builtins.int
+    """Those of the counted messages that are beyond the workspace's allowance."""
     @property
     def usage(self) -> global___TokenUsage:
         """The usage that the charge follows from."""
+
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LimitState]:
+        """The limits as they stood at the reservation, for requests that the gateway serves."""
 
     def __init__(
         self,
@@ -219,9 +352,11 @@ class Receipt(google.protobuf.message.Message):
         daily_message_allowance: builtins.int | None = ...,
         byok: builtins.bool = ...,
         cost_picodollars: builtins.int | None = ...,
+        limits: collections.abc.Iterable[global___LimitState] | None = ...,
+        overage_messages: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "cost_picodollars", b"cost_picodollars", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "byok", b"byok", "cost_picodollars", b"cost_picodollars", "counted_messages", b"counted_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "byok", b"byok", "cost_picodollars", b"cost_picodollars", "counted_messages", b"counted_messages", "daily_message_allowance", b"daily_message_allowance", "day", b"day", "limits", b"limits", "overage_messages", b"overage_messages", "pending", b"pending", "remaining_messages", b"remaining_messages", "request_id", b"request_id", "usage", b"usage", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cost_picodollars", b"_cost_picodollars"]) -> typing.Literal["cost_picodollars"] | None: ...
     @typing.overload
@@ -458,6 +593,8 @@ class DailyMessageCount(google.protobuf.message.Message):
     COST_PICODOLLARS_FIELD_NUMBER: builtins.int
     BYOK_COST_PICODOLLARS_FIELD_NUMBER: builtins.int
     UNPRICED_REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    OVERAGE_MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    OVERRUN_MESSAGE_COUNT_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The workspace."""
     day: builtins.str
@@ -492,6 +629,10 @@ class DailyMessageCount(google.protobuf.message.Message):
     """The same for the requests with the workspace's own keys."""
     unpriced_request_count: builtins.int
     """Ended requests of both kinds whose price is not known; their cost is in neither sum."""
+    overage_message_count: builtins.int
+    """Those of message_count that were beyond the workspace's allowance when they were charged."""
+    overrun_message_count: builtins.int
+    """Those of message_count that were beyond what their requests had held, as when a provider ignores an output limit."""
     def __init__(
         self,
         *,
@@ -510,8 +651,10 @@ class DailyMessageCount(google.protobuf.message.Message):
         cost_picodollars: builtins.int = ...,
         byok_cost_picodollars: builtins.int = ...,
         unpriced_request_count: builtins.int = ...,
+        overage_message_count: builtins.int = ...,
+        overrun_message_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["byok_cost_picodollars", b"byok_cost_picodollars", "byok_input_tokens", b"byok_input_tokens", "byok_message_count", b"byok_message_count", "byok_output_tokens", b"byok_output_tokens", "byok_request_count", b"byok_request_count", "cached_tokens", b"cached_tokens", "cost_picodollars", b"cost_picodollars", "day", b"day", "held_messages", b"held_messages", "input_tokens", b"input_tokens", "message_count", b"message_count", "output_tokens", b"output_tokens", "request_count", b"request_count", "unpriced_request_count", b"unpriced_request_count", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byok_cost_picodollars", b"byok_cost_picodollars", "byok_input_tokens", b"byok_input_tokens", "byok_message_count", b"byok_message_count", "byok_output_tokens", b"byok_output_tokens", "byok_request_count", b"byok_request_count", "cached_tokens", b"cached_tokens", "cost_picodollars", b"cost_picodollars", "day", b"day", "held_messages", b"held_messages", "input_tokens", b"input_tokens", "message_count", b"message_count", "output_tokens", b"output_tokens", "overage_message_count", b"overage_message_count", "overrun_message_count", b"overrun_message_count", "request_count", b"request_count", "unpriced_request_count", b"unpriced_request_count", "workspace_id", b"workspace_id"]) -> None: ...
 
 global___DailyMessageCount = DailyMessageCount
 
@@ -551,10 +694,16 @@ class ListDailyMessageCountResponse(google.protobuf.message.Message):
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
     RESET_TIME_FIELD_NUMBER: builtins.int
+    MONTHLY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    MONTHLY_REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
     daily_message_allowance: builtins.int
     """The workspace's allowance of messages per day now. Absent: no limit."""
     remaining_messages: builtins.int
     """What is left of today's allowance, in messages; at least 0. Absent: no limit."""
+    monthly_message_allowance: builtins.int
+    """The workspace's allowance of messages per month now. Absent: no limit."""
+    monthly_remaining_messages: builtins.int
+    """What is left of this month's allowance, in messages; at least 0. Absent: no limit."""
     @property
     def days(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DailyMessageCount]:
         """The days, newest first; days without a request are left out."""
@@ -570,15 +719,503 @@ class ListDailyMessageCountResponse(google.protobuf.message.Message):
         daily_message_allowance: builtins.int | None = ...,
         remaining_messages: builtins.int | None = ...,
         reset_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        monthly_message_allowance: builtins.int | None = ...,
+        monthly_remaining_messages: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "remaining_messages", b"remaining_messages", "reset_time", b"reset_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "days", b"days", "remaining_messages", b"remaining_messages", "reset_time", b"reset_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_monthly_remaining_messages", b"_monthly_remaining_messages", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "monthly_message_allowance", b"monthly_message_allowance", "monthly_remaining_messages", b"monthly_remaining_messages", "remaining_messages", b"remaining_messages", "reset_time", b"reset_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_monthly_remaining_messages", b"_monthly_remaining_messages", "_remaining_messages", b"_remaining_messages", "daily_message_allowance", b"daily_message_allowance", "days", b"days", "monthly_message_allowance", b"monthly_message_allowance", "monthly_remaining_messages", b"monthly_remaining_messages", "remaining_messages", b"remaining_messages", "reset_time", b"reset_time"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_message_allowance", b"_monthly_message_allowance"]) -> typing.Literal["monthly_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_remaining_messages", b"_monthly_remaining_messages"]) -> typing.Literal["monthly_remaining_messages"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
 
 global___ListDailyMessageCountResponse = ListDailyMessageCountResponse
+
+@typing.final
+class ListUsageBreakdownRequest(google.protobuf.message.Message):
+    """ListUsageBreakdownRequest selects days of a workspace and what to break them down by."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    START_DAY_FIELD_NUMBER: builtins.int
+    END_DAY_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace. Default: the key's own; another one needs `platform.admin`."""
+    start_day: builtins.str
+    """First day, YYYY-MM-DD. Default: 30 days before the last."""
+    end_day: builtins.str
+    """Last day, YYYY-MM-DD. Default: today, UTC. At most 366 days after the first."""
+    limit: builtins.int
+    """The most rows to return, 1 to 10,000. Default: 100."""
+    @property
+    def dimensions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___UsageDimension.ValueType]:
+        """What to break down by, each once. Default: nothing, which gives one row."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        start_day: builtins.str = ...,
+        end_day: builtins.str = ...,
+        dimensions: collections.abc.Iterable[global___UsageDimension.ValueType] | None = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dimensions", b"dimensions", "end_day", b"end_day", "limit", b"limit", "start_day", b"start_day", "workspace_id", b"workspace_id"]) -> None: ...
+
+global___ListUsageBreakdownRequest = ListUsageBreakdownRequest
+
+@typing.final
+class UsageBreakdown(google.protobuf.message.Message):
+    """UsageBreakdown is what was used in one group of requests. Adjustments are included; requests that run are not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    KEY_NAME_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    ENDPOINT_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    DAY_FIELD_NUMBER: builtins.int
+    MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    BYOK_MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    UNPRICED_REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Id of the key. Empty: not broken down by it, or an internal service metered for its own users."""
+    key_name: builtins.str
+    """Name of the key, as it is now."""
+    model: builtins.str
+    """Id of the model. Empty: not broken down by it, or not known."""
+    endpoint: builtins.str
+    """The endpoint. Empty: not broken down by it."""
+    upstream: builtins.str
+    """The provider. Empty: not broken down by it, or not known."""
+    day: builtins.str
+    """The UTC date, YYYY-MM-DD. Empty: not broken down by it."""
+    message_count: builtins.int
+    """Messages counted with the gateway's keys."""
+    byok_message_count: builtins.int
+    """Messages counted with the workspace's own provider keys."""
+    input_tokens: builtins.int
+    """Prompt tokens of both, cached ones included."""
+    cached_tokens: builtins.int
+    """Those of the input tokens that were read from a cache."""
+    output_tokens: builtins.int
+    """Tokens of the answers of both."""
+    request_count: builtins.int
+    """Requests that ended with a charge."""
+    cost_picodollars: builtins.int
+    """What providers charge for both at list prices, as far as these are known, in picodollars (10^-12 USD)."""
+    unpriced_request_count: builtins.int
+    """Requests whose price is not known."""
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        key_name: builtins.str = ...,
+        model: builtins.str = ...,
+        endpoint: builtins.str = ...,
+        upstream: builtins.str = ...,
+        day: builtins.str = ...,
+        message_count: builtins.int = ...,
+        byok_message_count: builtins.int = ...,
+        input_tokens: builtins.int = ...,
+        cached_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        request_count: builtins.int = ...,
+        cost_picodollars: builtins.int = ...,
+        unpriced_request_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byok_message_count", b"byok_message_count", "cached_tokens", b"cached_tokens", "cost_picodollars", b"cost_picodollars", "day", b"day", "endpoint", b"endpoint", "input_tokens", b"input_tokens", "key_id", b"key_id", "key_name", b"key_name", "message_count", b"message_count", "model", b"model", "output_tokens", b"output_tokens", "request_count", b"request_count", "unpriced_request_count", b"unpriced_request_count", "upstream", b"upstream"]) -> None: ...
+
+global___UsageBreakdown = UsageBreakdown
+
+@typing.final
+class ListUsageBreakdownResponse(google.protobuf.message.Message):
+    """ListUsageBreakdownResponse is the groups."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
+    truncated: builtins.bool
+    """Whether there are more groups than `limit`."""
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UsageBreakdown]:
+        """The groups, those with most messages first."""
+
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Iterable[global___UsageBreakdown] | None = ...,
+        truncated: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rows", b"rows", "truncated", b"truncated"]) -> None: ...
+
+global___ListUsageBreakdownResponse = ListUsageBreakdownResponse
+
+@typing.final
+class LedgerAdjustment(google.protobuf.message.Message):
+    """LedgerAdjustment is what was learnt of a charged request later: amounts to add to its charge, which may be negative."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    COUNTED_MESSAGES_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: builtins.int
+    COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    ACTOR_KEY_ID_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """Who knows better: a provider such as `openrouter`, `settle` (the core that had served it) or `void` (an admin)."""
+    counted_messages: builtins.int
+    """Messages to add."""
+    prompt_tokens: builtins.int
+    """Prompt tokens to add."""
+    cached_tokens: builtins.int
+    """Cached tokens to add."""
+    completion_tokens: builtins.int
+    """Completion tokens to add."""
+    cost_picodollars: builtins.int
+    """Cost to add, in picodollars. Absent: not known, what is recorded stays."""
+    actor_key_id: builtins.str
+    """The key of the admin who voided it. Empty: nobody did."""
+    note: builtins.str
+    """The admin's words."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        counted_messages: builtins.int = ...,
+        prompt_tokens: builtins.int = ...,
+        cached_tokens: builtins.int = ...,
+        completion_tokens: builtins.int = ...,
+        cost_picodollars: builtins.int | None = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        actor_key_id: builtins.str = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "cost_picodollars", b"cost_picodollars", "create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "actor_key_id", b"actor_key_id", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_picodollars", b"cost_picodollars", "counted_messages", b"counted_messages", "create_time", b"create_time", "note", b"note", "prompt_tokens", b"prompt_tokens", "source", b"source"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_cost_picodollars", b"_cost_picodollars"]) -> typing.Literal["cost_picodollars"] | None: ...
+
+global___LedgerAdjustment = LedgerAdjustment
+
+@typing.final
+class LedgerEntry(google.protobuf.message.Message):
+    """LedgerEntry is one request in the ledger, as it is recorded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DAY_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    ENDPOINT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    UPSTREAM_FIELD_NUMBER: builtins.int
+    UPSTREAM_REQUEST_ID_FIELD_NUMBER: builtins.int
+    HELD_MESSAGES_FIELD_NUMBER: builtins.int
+    COUNTED_MESSAGES_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: builtins.int
+    USAGE_SOURCE_FIELD_NUMBER: builtins.int
+    USAGE_CLAMPED_FIELD_NUMBER: builtins.int
+    BYOK_FIELD_NUMBER: builtins.int
+    COST_PICODOLLARS_FIELD_NUMBER: builtins.int
+    OVERAGE_MESSAGES_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    RESERVE_TIME_US_FIELD_NUMBER: builtins.int
+    SETTLE_TIME_US_FIELD_NUMBER: builtins.int
+    ADJUSTMENTS_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    request_id: builtins.str
+    """The caller's id of the request."""
+    day: builtins.str
+    """The UTC date that it counts on, YYYY-MM-DD."""
+    state: global___ReservationState.ValueType
+    """Where it stands."""
+    key_id: builtins.str
+    """The key that asked. Empty: metered by an internal service for its own users."""
+    endpoint: builtins.str
+    """The endpoint, such as `chat.completions`; `metering` for internal services."""
+    model: builtins.str
+    """Id of the model."""
+    upstream: builtins.str
+    """The provider that served it. Empty: not known."""
+    upstream_request_id: builtins.str
+    """The provider's id of the answer. Empty: not known."""
+    held_messages: builtins.int
+    """Messages set aside."""
+    counted_messages: builtins.int
+    """Messages charged, without adjustments."""
+    prompt_tokens: builtins.int
+    """Prompt tokens, cached ones included, without adjustments."""
+    cached_tokens: builtins.int
+    """Those of the prompt tokens that were read from a cache."""
+    completion_tokens: builtins.int
+    """Tokens of the answer."""
+    usage_source: global___UsageSource.ValueType
+    """Where the usage comes from."""
+    usage_clamped: builtins.bool
+    """Whether the reported usage made no sense and was forced into its ranges."""
+    byok: builtins.bool
+    """Whether the workspace's own provider key served it: not drawn from the allowance."""
+    cost_picodollars: builtins.int
+    """What the provider charges at its list price, in picodollars. Absent: not known."""
+    overage_messages: builtins.int
+    """Those of the counted messages that were beyond the workspace's allowance."""
+    outcome: builtins.str
+    """How it ended: `complete`, `caller_gone`, `provider_failed`, `recovered` and the like. Empty: it runs."""
+    reserve_time_us: builtins.int
+    """When it was reserved, by the database clock, in microseconds since 1970 UTC."""
+    settle_time_us: builtins.int
+    """When it ended, in the same unit. 0: it runs."""
+    @property
+    def adjustments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LedgerAdjustment]:
+        """What was learnt later, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        day: builtins.str = ...,
+        state: global___ReservationState.ValueType = ...,
+        key_id: builtins.str = ...,
+        endpoint: builtins.str = ...,
+        model: builtins.str = ...,
+        upstream: builtins.str = ...,
+        upstream_request_id: builtins.str = ...,
+        held_messages: builtins.int = ...,
+        counted_messages: builtins.int = ...,
+        prompt_tokens: builtins.int = ...,
+        cached_tokens: builtins.int = ...,
+        completion_tokens: builtins.int = ...,
+        usage_source: global___UsageSource.ValueType = ...,
+        usage_clamped: builtins.bool = ...,
+        byok: builtins.bool = ...,
+        cost_picodollars: builtins.int | None = ...,
+        overage_messages: builtins.int = ...,
+        outcome: builtins.str = ...,
+        reserve_time_us: builtins.int = ...,
+        settle_time_us: builtins.int = ...,
+        adjustments: collections.abc.Iterable[global___LedgerAdjustment] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "cost_picodollars", b"cost_picodollars"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cost_picodollars", b"_cost_picodollars", "adjustments", b"adjustments", "byok", b"byok", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_picodollars", b"cost_picodollars", "counted_messages", b"counted_messages", "day", b"day", "endpoint", b"endpoint", "held_messages", b"held_messages", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "overage_messages", b"overage_messages", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reserve_time_us", b"reserve_time_us", "settle_time_us", b"settle_time_us", "state", b"state", "upstream", b"upstream", "upstream_request_id", b"upstream_request_id", "usage_clamped", b"usage_clamped", "usage_source", b"usage_source", "workspace_id", b"workspace_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_cost_picodollars", b"_cost_picodollars"]) -> typing.Literal["cost_picodollars"] | None: ...
+
+global___LedgerEntry = LedgerEntry
+
+@typing.final
+class ExportLedgerRequest(google.protobuf.message.Message):
+    """ExportLedgerRequest selects ledger rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    START_DAY_FIELD_NUMBER: builtins.int
+    END_DAY_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    ALL_WORKSPACES_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace. Default: the key's own; another one needs `platform.admin`."""
+    start_day: builtins.str
+    """First day, YYYY-MM-DD. Default: the first that is kept."""
+    end_day: builtins.str
+    """Last day, YYYY-MM-DD. Default: today, UTC."""
+    cursor: builtins.str
+    """`cursor` of the last message that arrived, to go on behind it. Default: from the beginning."""
+    all_workspaces: builtins.bool
+    """Whether to export all workspaces; needs `platform.admin`, and no workspace_id."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        start_day: builtins.str = ...,
+        end_day: builtins.str = ...,
+        cursor: builtins.str = ...,
+        all_workspaces: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["all_workspaces", b"all_workspaces", "cursor", b"cursor", "end_day", b"end_day", "start_day", b"start_day", "workspace_id", b"workspace_id"]) -> None: ...
+
+global___ExportLedgerRequest = ExportLedgerRequest
+
+@typing.final
+class ExportLedgerResponse(google.protobuf.message.Message):
+    """ExportLedgerResponse is the next rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Where to go on behind these rows."""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LedgerEntry]:
+        """The rows, never none."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[global___LedgerEntry] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "entries", b"entries"]) -> None: ...
+
+global___ExportLedgerResponse = ExportLedgerResponse
+
+@typing.final
+class GetKeyUsageRequest(google.protobuf.message.Message):
+    """GetKeyUsageRequest names a key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Id of the key. Default: the caller's own."""
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id"]) -> None: ...
+
+global___GetKeyUsageRequest = GetKeyUsageRequest
+
+@typing.final
+class GetKeyUsageResponse(google.protobuf.message.Message):
+    """GetKeyUsageResponse is what a key may use and has used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    ALLOWED_MODELS_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    TODAY_FIELD_NUMBER: builtins.int
+    MONTH_FIELD_NUMBER: builtins.int
+    REMAINING_MESSAGES_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Id of the key."""
+    name: builtins.str
+    """What people call it."""
+    workspace_id: builtins.str
+    """Its workspace."""
+    remaining_messages: builtins.int
+    """Messages that it can use now at most: what is left of the tightest limit. Absent: there is no limit in messages."""
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it stops working. Absent: never."""
+
+    @property
+    def allowed_models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of the models it may use. Empty: every model."""
+
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it may do."""
+
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LimitState]:
+        """Every limit of the key and of its workspace, as it stands now."""
+
+    @property
+    def today(self) -> global___KeyMessageCount:
+        """Messages that the key was charged today, UTC, and in the running month."""
+
+    @property
+    def month(self) -> global___KeyMessageCount:
+        """The same for the running UTC month."""
+
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        name: builtins.str = ...,
+        workspace_id: builtins.str = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        allowed_models: collections.abc.Iterable[builtins.str] | None = ...,
+        scopes: collections.abc.Iterable[builtins.str] | None = ...,
+        limits: collections.abc.Iterable[global___LimitState] | None = ...,
+        today: global___KeyMessageCount | None = ...,
+        month: global___KeyMessageCount | None = ...,
+        remaining_messages: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "expire_time", b"expire_time", "month", b"month", "remaining_messages", b"remaining_messages", "today", b"today"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_remaining_messages", b"_remaining_messages", "allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_id", b"key_id", "limits", b"limits", "month", b"month", "name", b"name", "remaining_messages", b"remaining_messages", "scopes", b"scopes", "today", b"today", "workspace_id", b"workspace_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_remaining_messages", b"_remaining_messages"]) -> typing.Literal["remaining_messages"] | None: ...
+
+global___GetKeyUsageResponse = GetKeyUsageResponse
+
+@typing.final
+class KeyMessageCount(google.protobuf.message.Message):
+    """KeyMessageCount is what a key used in a span of time."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    HELD_MESSAGES_FIELD_NUMBER: builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: builtins.int
+    BYOK_MESSAGE_COUNT_FIELD_NUMBER: builtins.int
+    message_count: builtins.int
+    """Messages counted for ended requests."""
+    held_messages: builtins.int
+    """Messages set aside for requests that run."""
+    input_tokens: builtins.int
+    """Prompt tokens, cached ones included, of requests with the gateway's and with the workspace's own provider keys, as
+    the three below.
+    """
+    cached_tokens: builtins.int
+    """Those of the input tokens that were read from a cache."""
+    output_tokens: builtins.int
+    """Tokens of the answers."""
+    request_count: builtins.int
+    """Requests that ended with a charge."""
+    byok_message_count: builtins.int
+    """Messages counted with the workspace's own provider keys; not in message_count."""
+    def __init__(
+        self,
+        *,
+        message_count: builtins.int = ...,
+        held_messages: builtins.int = ...,
+        input_tokens: builtins.int = ...,
+        cached_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        request_count: builtins.int = ...,
+        byok_message_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byok_message_count", b"byok_message_count", "cached_tokens", b"cached_tokens", "held_messages", b"held_messages", "input_tokens", b"input_tokens", "message_count", b"message_count", "output_tokens", b"output_tokens", "request_count", b"request_count"]) -> None: ...
+
+global___KeyMessageCount = KeyMessageCount
 
 @typing.final
 class QuoteMessagesRequest(google.protobuf.message.Message):

@@ -47,6 +47,21 @@ class MeteringServiceStub(object):
                 request_serializer=quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountRequest.SerializeToString,
                 response_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountResponse.FromString,
                 )
+        self.ListUsageBreakdown = channel.unary_unary(
+                '/quillgate.v1.MeteringService/ListUsageBreakdown',
+                request_serializer=quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownResponse.FromString,
+                )
+        self.ExportLedger = channel.unary_stream(
+                '/quillgate.v1.MeteringService/ExportLedger',
+                request_serializer=quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerResponse.FromString,
+                )
+        self.GetKeyUsage = channel.unary_unary(
+                '/quillgate.v1.MeteringService/GetKeyUsage',
+                request_serializer=quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageRequest.SerializeToString,
+                response_deserializer=quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageResponse.FromString,
+                )
         self.QuoteMessages = channel.unary_unary(
                 '/quillgate.v1.MeteringService/QuoteMessages',
                 request_serializer=quillgate_dot_v1_dot_metering__service__pb2.QuoteMessagesRequest.SerializeToString,
@@ -67,8 +82,8 @@ class MeteringServiceServicer(object):
 
     def Reserve(self, request, context):
         """Reserve sets messages of today's allowance aside, durably, before the model is called. Idempotent by request_id.
-        Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, DUPLICATE_REQUEST (the id belongs to a request of the gateway),
-        WORKSPACE_NOT_FOUND, OVERLOADED.
+        Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, RATE_LIMITED, DUPLICATE_REQUEST (the id belongs to a request of the
+        gateway), WORKSPACE_DISABLED, WORKSPACE_NOT_FOUND, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +117,31 @@ class MeteringServiceServicer(object):
     def ListDailyMessageCount(self, request, context):
         """ListDailyMessageCount lists a workspace's days, newest first. Errors: INVALID_REQUEST, SCOPE_MISSING,
         WORKSPACE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsageBreakdown(self, request, context):
+        """ListUsageBreakdown lists what a workspace used on days of a range, by key, model, endpoint, upstream and day, as far
+        as asked, those that used most first. Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportLedger(self, request, context):
+        """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
+        the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+        Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeyUsage(self, request, context):
+        """GetKeyUsage returns a key's limits, what is left of them, and what it used: any key its own, `keys.manage` those of
+        the workspace. Errors: SCOPE_MISSING, KEY_NOT_FOUND, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +181,21 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.ListDailyMessageCount,
                     request_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountRequest.FromString,
                     response_serializer=quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountResponse.SerializeToString,
+            ),
+            'ListUsageBreakdown': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageBreakdown,
+                    request_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownResponse.SerializeToString,
+            ),
+            'ExportLedger': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportLedger,
+                    request_deserializer=quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerResponse.SerializeToString,
+            ),
+            'GetKeyUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyUsage,
+                    request_deserializer=quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageRequest.FromString,
+                    response_serializer=quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageResponse.SerializeToString,
             ),
             'QuoteMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.QuoteMessages,
@@ -247,6 +302,57 @@ class MeteringService(object):
         return grpc.experimental.unary_unary(request, target, '/quillgate.v1.MeteringService/ListDailyMessageCount',
             quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountRequest.SerializeToString,
             quillgate_dot_v1_dot_metering__service__pb2.ListDailyMessageCountResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListUsageBreakdown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/quillgate.v1.MeteringService/ListUsageBreakdown',
+            quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownRequest.SerializeToString,
+            quillgate_dot_v1_dot_metering__service__pb2.ListUsageBreakdownResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExportLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/quillgate.v1.MeteringService/ExportLedger',
+            quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerRequest.SerializeToString,
+            quillgate_dot_v1_dot_metering__service__pb2.ExportLedgerResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetKeyUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/quillgate.v1.MeteringService/GetKeyUsage',
+            quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageRequest.SerializeToString,
+            quillgate_dot_v1_dot_metering__service__pb2.GetKeyUsageResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

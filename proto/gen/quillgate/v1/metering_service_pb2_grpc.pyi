@@ -34,8 +34,8 @@ class MeteringServiceStub:
         quillgate.v1.metering_service_pb2.ReserveResponse,
     ]
     """Reserve sets messages of today's allowance aside, durably, before the model is called. Idempotent by request_id.
-    Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, DUPLICATE_REQUEST (the id belongs to a request of the gateway),
-    WORKSPACE_NOT_FOUND, OVERLOADED.
+    Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, RATE_LIMITED, DUPLICATE_REQUEST (the id belongs to a request of the
+    gateway), WORKSPACE_DISABLED, WORKSPACE_NOT_FOUND, OVERLOADED.
     """
 
     Settle: grpc.UnaryUnaryMultiCallable[
@@ -71,6 +71,31 @@ class MeteringServiceStub:
     WORKSPACE_NOT_FOUND.
     """
 
+    ListUsageBreakdown: grpc.UnaryUnaryMultiCallable[
+        quillgate.v1.metering_service_pb2.ListUsageBreakdownRequest,
+        quillgate.v1.metering_service_pb2.ListUsageBreakdownResponse,
+    ]
+    """ListUsageBreakdown lists what a workspace used on days of a range, by key, model, endpoint, upstream and day, as far
+    as asked, those that used most first. Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+    """
+
+    ExportLedger: grpc.UnaryStreamMultiCallable[
+        quillgate.v1.metering_service_pb2.ExportLedgerRequest,
+        quillgate.v1.metering_service_pb2.ExportLedgerResponse,
+    ]
+    """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
+    the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+    Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+    """
+
+    GetKeyUsage: grpc.UnaryUnaryMultiCallable[
+        quillgate.v1.metering_service_pb2.GetKeyUsageRequest,
+        quillgate.v1.metering_service_pb2.GetKeyUsageResponse,
+    ]
+    """GetKeyUsage returns a key's limits, what is left of them, and what it used: any key its own, `keys.manage` those of
+    the workspace. Errors: SCOPE_MISSING, KEY_NOT_FOUND, OVERLOADED.
+    """
+
     QuoteMessages: grpc.UnaryUnaryMultiCallable[
         quillgate.v1.metering_service_pb2.QuoteMessagesRequest,
         quillgate.v1.metering_service_pb2.QuoteMessagesResponse,
@@ -93,8 +118,8 @@ class MeteringServiceAsyncStub:
         quillgate.v1.metering_service_pb2.ReserveResponse,
     ]
     """Reserve sets messages of today's allowance aside, durably, before the model is called. Idempotent by request_id.
-    Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, DUPLICATE_REQUEST (the id belongs to a request of the gateway),
-    WORKSPACE_NOT_FOUND, OVERLOADED.
+    Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, RATE_LIMITED, DUPLICATE_REQUEST (the id belongs to a request of the
+    gateway), WORKSPACE_DISABLED, WORKSPACE_NOT_FOUND, OVERLOADED.
     """
 
     Settle: grpc.aio.UnaryUnaryMultiCallable[
@@ -130,6 +155,31 @@ class MeteringServiceAsyncStub:
     WORKSPACE_NOT_FOUND.
     """
 
+    ListUsageBreakdown: grpc.aio.UnaryUnaryMultiCallable[
+        quillgate.v1.metering_service_pb2.ListUsageBreakdownRequest,
+        quillgate.v1.metering_service_pb2.ListUsageBreakdownResponse,
+    ]
+    """ListUsageBreakdown lists what a workspace used on days of a range, by key, model, endpoint, upstream and day, as far
+    as asked, those that used most first. Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+    """
+
+    ExportLedger: grpc.aio.UnaryStreamMultiCallable[
+        quillgate.v1.metering_service_pb2.ExportLedgerRequest,
+        quillgate.v1.metering_service_pb2.ExportLedgerResponse,
+    ]
+    """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
+    the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+    Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+    """
+
+    GetKeyUsage: grpc.aio.UnaryUnaryMultiCallable[
+        quillgate.v1.metering_service_pb2.GetKeyUsageRequest,
+        quillgate.v1.metering_service_pb2.GetKeyUsageResponse,
+    ]
+    """GetKeyUsage returns a key's limits, what is left of them, and what it used: any key its own, `keys.manage` those of
+    the workspace. Errors: SCOPE_MISSING, KEY_NOT_FOUND, OVERLOADED.
+    """
+
     QuoteMessages: grpc.aio.UnaryUnaryMultiCallable[
         quillgate.v1.metering_service_pb2.QuoteMessagesRequest,
         quillgate.v1.metering_service_pb2.QuoteMessagesResponse,
@@ -154,8 +204,8 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[quillgate.v1.metering_service_pb2.ReserveResponse, collections.abc.Awaitable[quillgate.v1.metering_service_pb2.ReserveResponse]]:
         """Reserve sets messages of today's allowance aside, durably, before the model is called. Idempotent by request_id.
-        Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, DUPLICATE_REQUEST (the id belongs to a request of the gateway),
-        WORKSPACE_NOT_FOUND, OVERLOADED.
+        Errors: INVALID_REQUEST, ALLOWANCE_EXHAUSTED, RATE_LIMITED, DUPLICATE_REQUEST (the id belongs to a request of the
+        gateway), WORKSPACE_DISABLED, WORKSPACE_NOT_FOUND, OVERLOADED.
         """
 
     @abc.abstractmethod
@@ -197,6 +247,37 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[quillgate.v1.metering_service_pb2.ListDailyMessageCountResponse, collections.abc.Awaitable[quillgate.v1.metering_service_pb2.ListDailyMessageCountResponse]]:
         """ListDailyMessageCount lists a workspace's days, newest first. Errors: INVALID_REQUEST, SCOPE_MISSING,
         WORKSPACE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def ListUsageBreakdown(
+        self,
+        request: quillgate.v1.metering_service_pb2.ListUsageBreakdownRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.metering_service_pb2.ListUsageBreakdownResponse, collections.abc.Awaitable[quillgate.v1.metering_service_pb2.ListUsageBreakdownResponse]]:
+        """ListUsageBreakdown lists what a workspace used on days of a range, by key, model, endpoint, upstream and day, as far
+        as asked, those that used most first. Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+        """
+
+    @abc.abstractmethod
+    def ExportLedger(
+        self,
+        request: quillgate.v1.metering_service_pb2.ExportLedgerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quillgate.v1.metering_service_pb2.ExportLedgerResponse], collections.abc.AsyncIterator[quillgate.v1.metering_service_pb2.ExportLedgerResponse]]:
+        """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
+        the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+        Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
+        """
+
+    @abc.abstractmethod
+    def GetKeyUsage(
+        self,
+        request: quillgate.v1.metering_service_pb2.GetKeyUsageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quillgate.v1.metering_service_pb2.GetKeyUsageResponse, collections.abc.Awaitable[quillgate.v1.metering_service_pb2.GetKeyUsageResponse]]:
+        """GetKeyUsage returns a key's limits, what is left of them, and what it used: any key its own, `keys.manage` those of
+        the workspace. Errors: SCOPE_MISSING, KEY_NOT_FOUND, OVERLOADED.
         """
 
     @abc.abstractmethod

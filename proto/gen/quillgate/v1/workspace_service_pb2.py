@@ -16,31 +16,33 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quillgate/v1/workspace_service.proto\x12\x0cquillgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x02\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fstore_responses\x18\x06 \x01(\x08H\x01\x88\x01\x01\x42\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responses\"\x9a\x01\n\x16\x43reateWorkspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fstore_responses\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responses\"E\n\x17\x43reateWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"B\n\x14GetWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace\">\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListWorkspacesResponse\x12+\n\nworkspaces\x18\x01 \x03(\x0b\x32\x17.quillgate.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe1\x01\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\x0fstore_responses\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responses\"E\n\x17UpdateWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace2\x86\x03\n\x10WorkspaceService\x12^\n\x0f\x43reateWorkspace\x12$.quillgate.v1.CreateWorkspaceRequest\x1a%.quillgate.v1.CreateWorkspaceResponse\x12U\n\x0cGetWorkspace\x12!.quillgate.v1.GetWorkspaceRequest\x1a\".quillgate.v1.GetWorkspaceResponse\x12[\n\x0eListWorkspaces\x12#.quillgate.v1.ListWorkspacesRequest\x1a$.quillgate.v1.ListWorkspacesResponse\x12^\n\x0fUpdateWorkspace\x12$.quillgate.v1.UpdateWorkspaceRequest\x1a%.quillgate.v1.UpdateWorkspaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quillgate/v1/workspace_service.proto\x12\x0cquillgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x03\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fstore_responses\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12&\n\x19monthly_message_allowance\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12/\n\x0c\x61t_allowance\x18\x08 \x01(\x0e\x32\x19.quillgate.v1.AtAllowance\x12\x30\n\x0c\x64isable_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responsesB\x1c\n\x1a_monthly_message_allowance\"\x91\x02\n\x16\x43reateWorkspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fstore_responses\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12&\n\x19monthly_message_allowance\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12/\n\x0c\x61t_allowance\x18\x05 \x01(\x0e\x32\x19.quillgate.v1.AtAllowanceB\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responsesB\x1c\n\x1a_monthly_message_allowance\"E\n\x17\x43reateWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"B\n\x14GetWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace\">\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListWorkspacesResponse\x12+\n\nworkspaces\x18\x01 \x03(\x0b\x32\x17.quillgate.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xea\x02\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x17\x64\x61ily_message_allowance\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\x0fstore_responses\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12&\n\x19monthly_message_allowance\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12/\n\x0c\x61t_allowance\x18\x07 \x01(\x0e\x32\x19.quillgate.v1.AtAllowance\x12\x10\n\x08\x64isabled\x18\x08 \x01(\x08\x42\x1a\n\x18_daily_message_allowanceB\x12\n\x10_store_responsesB\x1c\n\x1a_monthly_message_allowance\"E\n\x17UpdateWorkspaceResponse\x12*\n\tworkspace\x18\x01 \x01(\x0b\x32\x17.quillgate.v1.Workspace*\\\n\x0b\x41tAllowance\x12\x1c\n\x18\x41T_ALLOWANCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41T_ALLOWANCE_REFUSE\x10\x01\x12\x16\n\x12\x41T_ALLOWANCE_ALLOW\x10\x02\x32\x86\x03\n\x10WorkspaceService\x12^\n\x0f\x43reateWorkspace\x12$.quillgate.v1.CreateWorkspaceRequest\x1a%.quillgate.v1.CreateWorkspaceResponse\x12U\n\x0cGetWorkspace\x12!.quillgate.v1.GetWorkspaceRequest\x1a\".quillgate.v1.GetWorkspaceResponse\x12[\n\x0eListWorkspaces\x12#.quillgate.v1.ListWorkspacesRequest\x1a$.quillgate.v1.ListWorkspacesResponse\x12^\n\x0fUpdateWorkspace\x12$.quillgate.v1.UpdateWorkspaceRequest\x1a%.quillgate.v1.UpdateWorkspaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quillgate.v1.workspace_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_ATALLOWANCE']._serialized_start=1610
+  _globals['_ATALLOWANCE']._serialized_end=1702
   _globals['_WORKSPACE']._serialized_start=122
-  _globals['_WORKSPACE']._serialized_end=383
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=386
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=540
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=542
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=611
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=613
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=656
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=658
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=724
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=726
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=788
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=790
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=884
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=887
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1112
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1114
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1183
-  _globals['_WORKSPACESERVICE']._serialized_start=1186
-  _globals['_WORKSPACESERVICE']._serialized_end=1576
+  _globals['_WORKSPACE']._serialized_end=552
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=555
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=828
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=830
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=899
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=901
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=944
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=946
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=1012
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1014
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1076
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1078
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1172
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1175
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1537
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1539
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1608
+  _globals['_WORKSPACESERVICE']._serialized_start=1705
+  _globals['_WORKSPACESERVICE']._serialized_end=2095
 # @@protoc_insertion_point(module_scope)

@@ -8,11 +8,42 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _AtAllowance:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AtAllowanceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AtAllowance.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    AT_ALLOWANCE_UNSPECIFIED: _AtAllowance.ValueType  # 0
+    """The default: AT_ALLOWANCE_REFUSE."""
+    AT_ALLOWANCE_REFUSE: _AtAllowance.ValueType  # 1
+    """It is refused with ALLOWANCE_EXHAUSTED."""
+    AT_ALLOWANCE_ALLOW: _AtAllowance.ValueType  # 2
+    """It is served; the messages beyond the allowance are counted as overage as well."""
+
+class AtAllowance(_AtAllowance, metaclass=_AtAllowanceEnumTypeWrapper):
+    """AtAllowance says what happens to a request for which the workspace has too few messages left."""
+
+AT_ALLOWANCE_UNSPECIFIED: AtAllowance.ValueType  # 0
+"""The default: AT_ALLOWANCE_REFUSE."""
+AT_ALLOWANCE_REFUSE: AtAllowance.ValueType  # 1
+"""It is refused with ALLOWANCE_EXHAUSTED."""
+AT_ALLOWANCE_ALLOW: AtAllowance.ValueType  # 2
+"""It is served; the messages beyond the allowance are counted as overage as well."""
+global___AtAllowance = AtAllowance
 
 @typing.final
 class Workspace(google.protobuf.message.Message):
@@ -26,6 +57,9 @@ class Workspace(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     STORE_RESPONSES_FIELD_NUMBER: builtins.int
+    MONTHLY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    AT_ALLOWANCE_FIELD_NUMBER: builtins.int
+    DISABLE_TIME_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Id: `ws_` and 20 letters or digits."""
     name: builtins.str
@@ -34,6 +68,10 @@ class Workspace(google.protobuf.message.Message):
     """Messages it may use per UTC day; 0 admits none. Absent: no limit."""
     store_responses: builtins.bool
     """Whether responses may be kept, to be read and continued later. Always set in answers."""
+    monthly_message_allowance: builtins.int
+    """Messages it may use per month, UTC; 0 admits none. Absent: no limit."""
+    at_allowance: global___AtAllowance.ValueType
+    """What happens when an allowance is used up. Always set in answers."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was made."""
@@ -41,6 +79,10 @@ class Workspace(google.protobuf.message.Message):
     @property
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was last changed."""
+
+    @property
+    def disable_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was disabled: its keys are then refused by every endpoint that counts. Absent: it is not."""
 
     def __init__(
         self,
@@ -51,11 +93,16 @@ class Workspace(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         store_responses: builtins.bool | None = ...,
+        monthly_message_allowance: builtins.int | None = ...,
+        at_allowance: global___AtAllowance.ValueType = ...,
+        disable_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_time", b"update_time", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "disable_time", b"disable_time", "monthly_message_allowance", b"monthly_message_allowance", "store_responses", b"store_responses", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "at_allowance", b"at_allowance", "create_time", b"create_time", "daily_message_allowance", b"daily_message_allowance", "disable_time", b"disable_time", "monthly_message_allowance", b"monthly_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_time", b"update_time", "workspace_id", b"workspace_id"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_message_allowance", b"_monthly_message_allowance"]) -> typing.Literal["monthly_message_allowance"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 
@@ -70,23 +117,33 @@ class CreateWorkspaceRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     STORE_RESPONSES_FIELD_NUMBER: builtins.int
+    MONTHLY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    AT_ALLOWANCE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What people call it, 1 to 200 characters without control characters. Required."""
     daily_message_allowance: builtins.int
     """Messages it may use per UTC day, at least 0. Absent: no limit."""
     store_responses: builtins.bool
     """Whether responses may be kept; if not, every request is served as if it said `store: false`. Default: true."""
+    monthly_message_allowance: builtins.int
+    """Messages it may use per month, UTC, at least 0. Absent: no limit."""
+    at_allowance: global___AtAllowance.ValueType
+    """What happens when an allowance is used up. Default: AT_ALLOWANCE_REFUSE."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         daily_message_allowance: builtins.int | None = ...,
         store_responses: builtins.bool | None = ...,
+        monthly_message_allowance: builtins.int | None = ...,
+        at_allowance: global___AtAllowance.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "monthly_message_allowance", b"monthly_message_allowance", "store_responses", b"store_responses"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "at_allowance", b"at_allowance", "daily_message_allowance", b"daily_message_allowance", "monthly_message_allowance", b"monthly_message_allowance", "name", b"name", "store_responses", b"store_responses"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_message_allowance", b"_monthly_message_allowance"]) -> typing.Literal["monthly_message_allowance"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 
@@ -209,6 +266,9 @@ class UpdateWorkspaceRequest(google.protobuf.message.Message):
     DAILY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     STORE_RESPONSES_FIELD_NUMBER: builtins.int
+    MONTHLY_MESSAGE_ALLOWANCE_FIELD_NUMBER: builtins.int
+    AT_ALLOWANCE_FIELD_NUMBER: builtins.int
+    DISABLED_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Id of the workspace. Default: the caller's own."""
     name: builtins.str
@@ -217,9 +277,17 @@ class UpdateWorkspaceRequest(google.protobuf.message.Message):
     """Messages it may use per UTC day. Absent while named in the mask: no limit."""
     store_responses: builtins.bool
     """Whether responses may be kept; what is kept already stays. Absent while named in the mask: true."""
+    monthly_message_allowance: builtins.int
+    """Messages it may use per month, UTC. Absent while named in the mask: no limit."""
+    at_allowance: global___AtAllowance.ValueType
+    """What happens when an allowance is used up."""
+    disabled: builtins.bool
+    """Whether its keys are refused from now on, until this is taken back."""
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """The fields to change: `name`, `daily_message_allowance`, `store_responses`. Required, at least one."""
+        """The fields to change: `name`, `daily_message_allowance`, `store_responses`, `monthly_message_allowance`,
+        `at_allowance`, `disabled`. Required, at least one.
+        """
 
     def __init__(
         self,
@@ -229,11 +297,16 @@ class UpdateWorkspaceRequest(google.protobuf.message.Message):
         daily_message_allowance: builtins.int | None = ...,
         update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
         store_responses: builtins.bool | None = ...,
+        monthly_message_allowance: builtins.int | None = ...,
+        at_allowance: global___AtAllowance.ValueType = ...,
+        disabled: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "store_responses", b"store_responses", "update_mask", b"update_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_mask", b"update_mask", "workspace_id", b"workspace_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "daily_message_allowance", b"daily_message_allowance", "monthly_message_allowance", b"monthly_message_allowance", "store_responses", b"store_responses", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_message_allowance", b"_daily_message_allowance", "_monthly_message_allowance", b"_monthly_message_allowance", "_store_responses", b"_store_responses", "at_allowance", b"at_allowance", "daily_message_allowance", b"daily_message_allowance", "disabled", b"disabled", "monthly_message_allowance", b"monthly_message_allowance", "name", b"name", "store_responses", b"store_responses", "update_mask", b"update_mask", "workspace_id", b"workspace_id"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_message_allowance", b"_daily_message_allowance"]) -> typing.Literal["daily_message_allowance"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_monthly_message_allowance", b"_monthly_message_allowance"]) -> typing.Literal["monthly_message_allowance"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_store_responses", b"_store_responses"]) -> typing.Literal["store_responses"] | None: ...
 

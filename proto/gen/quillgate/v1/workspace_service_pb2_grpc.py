@@ -66,8 +66,9 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own and
-        whether its responses are kept, `platform.admin` for the allowance and for others. Idempotent.
+        """UpdateWorkspace changes a workspace from the next request on, on every replica. Scope: `workspace.admin` for the
+        name of one's own and whether its responses are kept, `platform.admin` for everything else and for others. Disabling
+        it, or an allowance of 0, also ends its running requests within 2 s. Idempotent.
         Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -47,8 +47,9 @@ class WorkspaceServiceStub:
         quillgate.v1.workspace_service_pb2.UpdateWorkspaceRequest,
         quillgate.v1.workspace_service_pb2.UpdateWorkspaceResponse,
     ]
-    """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own and
-    whether its responses are kept, `platform.admin` for the allowance and for others. Idempotent.
+    """UpdateWorkspace changes a workspace from the next request on, on every replica. Scope: `workspace.admin` for the
+    name of one's own and whether its responses are kept, `platform.admin` for everything else and for others. Disabling
+    it, or an allowance of 0, also ends its running requests within 2 s. Idempotent.
     Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND.
     """
 
@@ -81,8 +82,9 @@ class WorkspaceServiceAsyncStub:
         quillgate.v1.workspace_service_pb2.UpdateWorkspaceRequest,
         quillgate.v1.workspace_service_pb2.UpdateWorkspaceResponse,
     ]
-    """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own and
-    whether its responses are kept, `platform.admin` for the allowance and for others. Idempotent.
+    """UpdateWorkspace changes a workspace from the next request on, on every replica. Scope: `workspace.admin` for the
+    name of one's own and whether its responses are kept, `platform.admin` for everything else and for others. Disabling
+    it, or an allowance of 0, also ends its running requests within 2 s. Idempotent.
     Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND.
     """
 
@@ -123,8 +125,9 @@ class WorkspaceServiceServicer(metaclass=abc.ABCMeta):
         request: quillgate.v1.workspace_service_pb2.UpdateWorkspaceRequest,
         context: _ServicerContext,
     ) -> typing.Union[quillgate.v1.workspace_service_pb2.UpdateWorkspaceResponse, collections.abc.Awaitable[quillgate.v1.workspace_service_pb2.UpdateWorkspaceResponse]]:
-        """UpdateWorkspace changes a workspace from the next request on. Scope: `workspace.admin` for the name of one's own and
-        whether its responses are kept, `platform.admin` for the allowance and for others. Idempotent.
+        """UpdateWorkspace changes a workspace from the next request on, on every replica. Scope: `workspace.admin` for the
+        name of one's own and whether its responses are kept, `platform.admin` for everything else and for others. Disabling
+        it, or an allowance of 0, also ends its running requests within 2 s. Idempotent.
         Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND.
         """
 
