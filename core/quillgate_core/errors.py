@@ -5,7 +5,8 @@
     ├── KeyInvalid                      KEY_INVALID
     ├── PermissionRefused
     │   ├── ScopeMissing                SCOPE_MISSING           scope
-    │   └── ModelNotAllowed             MODEL_NOT_ALLOWED       model
+    │   ├── ModelNotAllowed             MODEL_NOT_ALLOWED       model
+    │   └── WorkspaceDisabled           WORKSPACE_DISABLED      workspace_id
     ├── NotFound
     │   ├── ModelNotFound               MODEL_NOT_FOUND         model
     │   ├── KeyNotFound                 KEY_NOT_FOUND           key_id
@@ -20,8 +21,11 @@
     │   ├── AlreadyCompleted            ALREADY_COMPLETED       request_id
     │   ├── IdempotencyMismatch         IDEMPOTENCY_MISMATCH    request_id
     │   ├── KeyRevoked                  KEY_REVOKED             key_id
-    │   └── AliasTaken                  ALIAS_TAKEN             alias
-    ├── AllowanceExhausted              ALLOWANCE_EXHAUSTED     workspace_id, allowance, remaining_messages, reset_time
+    │   ├── AliasTaken                  ALIAS_TAKEN             alias
+    │   └── LedgerDayKept               LEDGER_DAY_KEPT         day, cause
+    ├── AllowanceExhausted              ALLOWANCE_EXHAUSTED     workspace_id, limit, allowance, remaining_messages,
+    │                                                           reset_time
+    ├── RateLimited                     RATE_LIMITED            limit, value, remaining, reset_time, retry_after_s
     ├── ProviderError
     │   ├── ProviderRejected            PROVIDER_REJECTED       provider, code, param
     │   ├── ProviderUnavailable         PROVIDER_UNAVAILABLE    provider
@@ -82,6 +86,18 @@ class ModelNotAllowed(PermissionRefused):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"This key may not use the model `{model}`.", model=model)
+
+
+class WorkspaceDisabled(PermissionRefused):
+    """An admin has disabled the workspace: nothing that counts is served until that is taken back."""
+
+    reason = "WORKSPACE_DISABLED"
+
+    def __init__(self, workspace_id: str) -> None:
+        super().__init__(
+            f"The workspace `{workspace_id}` is disabled. Please ask whoever administers the service.",
+            workspace_id=workspace_id,
+        )
 
 
 class NotFound(QuillgateError):
@@ -219,10 +235,25 @@ class AliasTaken(Conflict):
         super().__init__(f"`{alias}` is the id of a model and cannot be an alias.", alias=alias)
 
 
+class LedgerDayKept(Conflict):
+    """The rows of a day cannot be dropped now; `cause` is `recent`, `open_rows` or `row_count`."""
+
+    reason = "LEDGER_DAY_KEPT"
+
+    def __init__(self, message: str, *, day: str, cause: str) -> None:
+        super().__init__(message, day=day, cause=cause)
+
+
 class AllowanceExhausted(QuillgateError):
-    """The workspace has too few messages left today; `reset_time` is the next UTC midnight, RFC 3339."""
+    """The workspace, or the key, has too few messages left; `reset_time` is the next UTC midnight or month, RFC 3339."""
 
     reason = "ALLOWANCE_EXHAUSTED"
+
+
+class RateLimited(QuillgateError):
+    """The key asks for too much at a time: requests or tokens in a minute, or requests at once."""
+
+    reason = "RATE_LIMITED"
 
 
 class ProviderError(QuillgateError):

@@ -85,6 +85,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "KEY_INVALID": Row(401, INVALID_REQUEST, "invalid_api_key"),
         "SCOPE_MISSING": Row(403, INVALID_REQUEST, "insufficient_permissions"),
         "MODEL_NOT_ALLOWED": Row(403, INVALID_REQUEST, "model_not_allowed"),
+        "WORKSPACE_DISABLED": Row(403, INVALID_REQUEST, "workspace_disabled"),
         "MODEL_NOT_FOUND": Row(404, INVALID_REQUEST, "model_not_found"),
         "KEY_NOT_FOUND": Row(404, INVALID_REQUEST, "key_not_found"),
         "WORKSPACE_NOT_FOUND": Row(404, INVALID_REQUEST, "workspace_not_found"),
@@ -98,6 +99,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "IDEMPOTENCY_MISMATCH": Row(422, INVALID_REQUEST, "idempotency_mismatch", retry=False),
         "KEY_REVOKED": Row(409, INVALID_REQUEST, "key_revoked", retry=False),
         "ALIAS_TAKEN": Row(409, INVALID_REQUEST, "alias_taken", retry=False),
+        "LEDGER_DAY_KEPT": Row(409, INVALID_REQUEST, "ledger_day_kept", retry=False),
+        "RATE_LIMITED": Row(429, "requests", "rate_limit_exceeded", retry_after="retry_after_s"),
         "ALLOWANCE_EXHAUSTED": Row(
             429, "insufficient_quota", "insufficient_quota", retry=False, retry_after="reset_time"
         ),
