@@ -46,8 +46,16 @@ class Hold(Protocol):
     def lowered_output_tokens(self) -> int | None:
         """The output limit to send instead of the request's own; None: that one is good."""
 
-    def output_tokens_within(self, held_messages: int) -> int | None:
-        """Returns the output limit that keeps the request within a smaller hold; None if the hold is the whole one."""
+    @property
+    def hold_tokens(self) -> int:
+        """An upper bound of its LLM tokens; 0: nobody can tell."""
+
+    @property
+    def min_hold_tokens(self) -> int:
+        """What is enough near the end of a key's tokens per minute."""
+
+    def output_tokens_within(self, held_messages: int, held_tokens: int | None = None) -> int | None:
+        """Returns the output limit that keeps the request within smaller holds; None if they are the whole ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +134,18 @@ class Admission:
             upstream=candidate.upstream.provider,
             hold_messages=holds.most(candidates),
             min_hold_messages=hold.min_hold_messages,
+            hold_tokens=holds.most_tokens(candidates),
+            min_hold_tokens=hold.min_hold_tokens,
             byok=all(other.owner for other in candidates),
             credential_revision=credential_revision,
         )
         try:
-            held = reservation.held_messages
-            limit = hold.output_tokens_within(held)
+            limit = hold.output_tokens_within(reservation.held_messages, reservation.held_tokens)
             if limit is not None:
                 plan = ask.plan(candidate, limit)
-            failover = Failover(self._router, candidate, plan, rest, lambda other: _plan(ask, other, holds, held))
+            failover = Failover(
+                self._router, candidate, plan, rest, lambda other: _plan(ask, other, holds, reservation)
+            )
         except Exception:
             await self._metered.release(reservation)
             raise
@@ -164,13 +175,18 @@ class _Holds(Generic[PlanT]):
 
     def most(self, candidates: Sequence[Candidate]) -> int:
         """Returns what the request counts at most, whoever serves it; some may not be able to."""
-        found = 0
+        return max((hold.hold_messages for hold in self._all(candidates)), default=0)
+
+    def most_tokens(self, candidates: Sequence[Candidate]) -> int:
+        """Returns the most tokens that the request may be, whoever serves it."""
+        return max((hold.hold_tokens for hold in self._all(candidates)), default=0)
+
+    def _all(self, candidates: Sequence[Candidate]) -> Iterator[Hold]:
         for candidate in candidates:
             try:
-                found = max(found, self.of(candidate).hold_messages)
+                yield self.of(candidate)
             except InvalidRequest:
                 continue
-        return found
 
 
 def _first(ask: Ask[PlanT], candidates: Iterator[Candidate], holds: _Holds[PlanT]) -> tuple[Candidate, PlanT]:
@@ -185,10 +201,12 @@ def _first(ask: Ask[PlanT], candidates: Iterator[Candidate], holds: _Holds[PlanT
     raise refusal
 
 
-def _plan(ask: Ask[PlanT], candidate: Candidate, holds: _Holds[PlanT], held_messages: int) -> PlanT | None:
+def _plan(ask: Ask[PlanT], candidate: Candidate, holds: _Holds[PlanT], reservation: Reservation) -> PlanT | None:
     """Translates for a further candidate within what is held; None when that is not enough for it."""
-    hold = holds.of(candidate)
-    if held_messages < hold.min_hold_messages:
+    hold, held_tokens = holds.of(candidate), reservation.held_tokens
+    if reservation.held_messages < hold.min_hold_messages:
         return None
-    limit = hold.output_tokens_within(held_messages)
+    if held_tokens is not None and held_tokens < hold.min_hold_tokens:
+        return None
+    limit = hold.output_tokens_within(reservation.held_messages, held_tokens)
     return ask.plan(candidate, holds.limit(candidate) if limit is None else limit)

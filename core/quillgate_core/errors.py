@@ -245,7 +245,7 @@ class LedgerDayKept(Conflict):
 
 
 class AllowanceExhausted(QuillgateError):
-    """The workspace, or the key, has too few messages left; `reset_time` is the next UTC midnight or month, RFC 3339."""
+    """The workspace or the key has too few messages left; `reset_time` is the end of the UTC day or month, RFC 3339."""
 
     reason = "ALLOWANCE_EXHAUSTED"
 

@@ -36,14 +36,30 @@ class ChatHold:
     lowered_output_tokens: int | None
     """The output limit to send instead of the request's own, which is above the model's; None: it is not."""
 
-    def output_tokens_within(self, held_messages: int) -> int | None:
+    @property
+    def hold_tokens(self) -> int:
+        """An upper bound of its tokens."""
+        return self.prompt_tokens + self.output_tokens * self.choices
+
+    @property
+    def min_hold_tokens(self) -> int:
+        """The same with the shortest answer that is worth while."""
+        return self.prompt_tokens + min(self.output_tokens, MIN_OUTPUT_TOKENS) * self.choices
+
+    def output_tokens_within(self, held_messages: int, held_tokens: int | None = None) -> int | None:
         """Returns the output limit per choice that keeps the request within a hold of at least `min_hold_messages`.
 
-        None if the hold is the whole one, which needs no other limit.
+        So it does within `held_tokens`, of at least `min_hold_tokens`, unless that is None. None if both are the whole
+        ones, which need no other limit.
         """
-        if held_messages >= self.hold_messages:
+        tokens = self.hold_tokens
+        if held_messages < self.hold_messages:
+            tokens = held_messages * TOKENS_PER_MESSAGE
+        if held_tokens is not None:
+            tokens = min(tokens, held_tokens)
+        if tokens >= self.hold_tokens:
             return None
-        return (held_messages * TOKENS_PER_MESSAGE - self.prompt_tokens) // self.choices
+        return (tokens - self.prompt_tokens) // self.choices
 
 
 def chat_hold(request: ChatCompletionRequest, model: Model) -> ChatHold:

@@ -103,6 +103,8 @@ class Metered:
         upstream: str,
         hold_messages: int,
         min_hold_messages: int,
+        hold_tokens: int = 0,
+        min_hold_tokens: int = 0,
         byok: bool = False,
         credential_revision: int | None = None,
     ) -> Reservation:
@@ -125,6 +127,8 @@ class Metered:
                 idempotency=self._metering.current_idempotency(),
                 byok=byok,
                 credential_revision=credential_revision,
+                hold_tokens=hold_tokens,
+                min_hold_tokens=min_hold_tokens,
             )
         )
         if reservation.replayed:
@@ -206,6 +210,7 @@ class Metered:
             owner=self._metering.instance_id,
             day=reservation.day,
             outcome="provider_failed",
+            key_id=_limited_key_id(reservation),
         )
         await self._end(step)
 
@@ -229,7 +234,7 @@ class Metered:
     ) -> Receipt:
         step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
-        return replace(receipt, upstream=failover.candidate.name)
+        return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:
         """Ends the request durably, waiting a moment so that a caller who looks finds nothing held.
@@ -268,7 +273,13 @@ class Metered:
             byok=candidate.account.byok,
             cost_picodollars=_cost(candidate, usage),
             outcome=outcome,
+            key_id=_limited_key_id(reservation),
         )
+
+
+def _limited_key_id(reservation: Reservation) -> str | None:
+    """Returns the key whose tokens per minute the request has held."""
+    return reservation.key_id if reservation.held_tokens is not None else None
 
 
 def _upstream_id(failover: Failover[Any]) -> str:

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Final, Literal, Protocol, TypeAlias
 
 from quillgate_core.counting import Usage
+from quillgate_core.limits import LimitState
 
 ReservationState: TypeAlias = Literal["open", "settled", "released", "recovered"]
 """Where a reservation stands; all but open are final."""
@@ -38,7 +39,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """Set messages of today's allowance aside, before the provider is asked.
+    """Set messages aside, of today's allowance and of every other limit, before the provider is asked.
 
     `hold_messages` is an upper bound of what the request can count. When less is left, the hold shrinks to what is
     left, as long as that is at least `min_hold_messages`. With a `key_id` the key must still be live and its revision
@@ -46,6 +47,8 @@ class Reserve:
     recovered after `expire_s` seconds. With `idempotency` it is refused while another row that was or may be charged
     has the same key. With `byok` the workspace's own provider key serves it: nothing is drawn from the allowance, the
     hold is only noted. With a `credential_revision` the workspace's provider keys must be those that the caller saw.
+    `hold_tokens` is the same bound in LLM tokens, for a key's tokens per minute: it shrinks like the messages do, down
+    to `min_hold_tokens`. 0: nobody can tell.
     """
 
     workspace_id: str
@@ -62,6 +65,8 @@ class Reserve:
     idempotency: Idempotency | None = None
     byok: bool = False
     credential_revision: int | None = None
+    hold_tokens: int = 0
+    min_hold_tokens: int = 0
     nonce: int = field(default_factory=new_nonce)
 
 
@@ -72,6 +77,7 @@ class Settle:
     `owner` must be exactly the one that reserved (None: reserved through MeteringService). `day` comes from the
     Reservation and saves a look-up; without it the day is looked up. An empty `upstream` or `upstream_request_id`
     leaves the recorded one. `byok` says that the workspace's own provider key served it, though the allowance was held.
+    With the `key_id` that reserved, tokens that were held of its tokens per minute and not used are given back.
     """
 
     workspace_id: str
@@ -85,6 +91,7 @@ class Settle:
     byok: bool = False
     cost_picodollars: int | None = None
     outcome: str = ""
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,7 @@ class Release:
     """End a reservation without charge: the provider never gave anything for it.
 
     With a `nonce` only the row that this very Reserve made is released, which is how an abandoned one is undone.
+    `key_id` as in Settle.
     """
 
     workspace_id: str
@@ -114,6 +122,7 @@ class Release:
     day: date | None = None
     outcome: str = ""
     nonce: int | None = None
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +162,14 @@ class Reservation:
     replayed: bool
     allowance_messages: int | None = field(default=None, compare=False)
     """The day's allowance as it was then, None without a limit; no part of what was reserved."""
+    limits: tuple[LimitState, ...] = field(default=(), compare=False)
+    """Every limit as it stands after this, the workspace's first; none for a replayed one."""
+    held_tokens: int | None = field(default=None, compare=False)
+    """Tokens set aside of the key's tokens per minute, None without such a limit."""
+    key_id: str | None = field(default=None, compare=False)
+    """The key that asked."""
+    model: str = field(default="", compare=False)
+    """The model that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +196,10 @@ class Receipt:
     """Who served it, for the caller: provider and model; empty where nobody knows."""
     allowance_messages: int | None = field(default=None, compare=False)
     """The day's allowance as it was then, None without a limit; no part of what was charged."""
+    limits: tuple[LimitState, ...] = field(default=(), compare=False)
+    """Every limit as it stood at the reservation, for requests that the gateway serves."""
+    overage_messages: int = field(default=0, compare=False)
+    """Those of the counted messages that are beyond the workspace's allowance."""
 
 
 Outcome: TypeAlias = Reservation | Receipt | Exception
@@ -207,6 +228,8 @@ class DailyCount:
     cost_picodollars: int = 0
     byok_cost_picodollars: int = 0
     unpriced_request_count: int = 0
+    overage_message_count: int = 0
+    overrun_message_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

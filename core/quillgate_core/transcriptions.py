@@ -50,12 +50,15 @@ class _SoundHold:
     output_tokens: int = 0
     lowered_output_tokens: None = None
 
+    hold_tokens = 0
+    min_hold_tokens = 0
+
     @property
     def min_hold_messages(self) -> int:
         """All of it."""
         return self.hold_messages
 
-    def output_tokens_within(self, held_messages: int) -> None:
+    def output_tokens_within(self, held_messages: int, held_tokens: int | None = None) -> None:
         """Knows no limit."""
 
 

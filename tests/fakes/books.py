@@ -1,6 +1,6 @@
 """The ledger as an auditor sees it: makes workspaces and keys, reads rows, and checks that the sums agree."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -79,6 +79,11 @@ class Books:
             workspace_id=workspace_id,
             expire_time=expire_time,
         )
+
+    def add_ledger_day(self, day: date) -> None:
+        """Make the partition of a day, for a test that writes rows itself."""
+        name, end = f"ledger_{day:%Y%m%d}", day + timedelta(days=1)
+        self.run(f"CREATE TABLE {name} PARTITION OF ledger FOR VALUES FROM ('{day}') TO ('{end}')")
 
     def row(self, request_id: str, workspace_id: str = "ws") -> Any:
         """The ledger row of a request."""

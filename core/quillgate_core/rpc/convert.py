@@ -131,6 +131,8 @@ def from_daily(row: DailyCount) -> metering_service_pb2.DailyMessageCount:
         cost_picodollars=row.cost_picodollars,
         byok_cost_picodollars=row.byok_cost_picodollars,
         unpriced_request_count=row.unpriced_request_count,
+        overage_message_count=row.overage_message_count,
+        overrun_message_count=row.overrun_message_count,
     )
 
 

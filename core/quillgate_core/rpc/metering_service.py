@@ -43,13 +43,16 @@ class MeteringService(MeteringServiceServicer):
         principal = self._call().principal
         workspace_id = self._workspace(request.workspace_id)
         is_own = workspace_id == principal.workspace_id
-        hold = counted_messages(_usage(request, "max_usage"))
+        usage = _usage(request, "max_usage")
+        hold, tokens = counted_messages(usage), usage.prompt_tokens + usage.completion_tokens
         reservation = await self._metering.reserve(
             Reserve(
                 workspace_id=workspace_id,
                 request_id=request.request_id,
                 hold_messages=hold,
                 min_hold_messages=hold,
+                hold_tokens=tokens,
+                min_hold_tokens=tokens,
                 # The ledger admits a key to its own workspace only; an admin's was authenticated afresh just now.
                 key_id=principal.key_id if is_own else None,
                 key_revision=principal.key_revision if is_own else None,
@@ -68,6 +71,7 @@ class MeteringService(MeteringServiceServicer):
                 request_id=request.request_id,
                 usage=_usage(request, "usage"),
                 usage_source="caller",
+                key_id=self._call().principal.key_id,
             )
         )
         return pb.SettleResponse(receipt=from_receipt(receipt))
@@ -75,7 +79,9 @@ class MeteringService(MeteringServiceServicer):
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:  # noqa: N802
         """Ends a reservation without charge."""
         workspace_id = self._workspace(request.workspace_id)
-        receipt = await self._metering.release(Release(workspace_id=workspace_id, request_id=request.request_id))
+        receipt = await self._metering.release(
+            Release(workspace_id=workspace_id, request_id=request.request_id, key_id=self._call().principal.key_id)
+        )
         return pb.ReleaseResponse(remaining_messages=receipt.remaining_messages)
 
     async def Record(self, request: pb.RecordRequest, context: Any) -> pb.RecordResponse:  # noqa: N802

@@ -14,7 +14,7 @@ from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import ReservationNotFound
 from quillgate_core.storage.daily_lock import lock_days
 from quillgate_core.storage.engine import database_errors
-from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
 MIN_AGE_S: Final = 5
 MAX_AGE_S: Final = 86_400

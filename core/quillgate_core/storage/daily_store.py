@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Engine, cast, select, text
 from quillgate_core.errors import WorkspaceNotFound
 from quillgate_core.reservation import DailyCount, Today
 from quillgate_core.storage.engine import database_errors
-from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 from quillgate_core.storage.tables import daily_message_count
 
 DEFAULT_DAYS: Final = 30
@@ -55,6 +55,8 @@ class SqlDailyStore:
                 cast(table.c.cost_picodollars, BigInteger),
                 cast(table.c.byok_cost_picodollars, BigInteger),
                 table.c.unpriced_request_count,
+                table.c.overage_message_count,
+                table.c.overrun_message_count,
             )
             .where(table.c.workspace_id == workspace_id, table.c.day.between(start_day, end_day))
             .order_by(table.c.day.desc())

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from quillgate_core.storage.daily_lock import lock_days
 from quillgate_core.storage.engine import database_errors
-from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
 LEASE_S: Final = 30
 
@@ -46,7 +46,18 @@ WITH ended AS (
         settle_time = clock_timestamp()
     FROM unnest(CAST(:workspace_ids AS text[]), CAST(:request_ids AS text[])) AS k(workspace_id, request_id)
     WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id AND {_IS_ABANDONED}
-    RETURNING l.workspace_id, l.day, l.held_messages, l.byok
+    RETURNING l.workspace_id, l.day, l.held_messages, l.byok, l.key_id
+), keys AS (
+    UPDATE key_daily_message_count k
+    SET message_count = k.message_count + e.messages, held_messages = k.held_messages - e.messages,
+        byok_message_count = k.byok_message_count + e.byok_messages, request_count = k.request_count + e.requests,
+        open_requests = k.open_requests - e.requests
+    FROM (
+        SELECT key_id, day, coalesce(sum(held_messages) FILTER (WHERE NOT byok), 0) AS messages,
+               coalesce(sum(held_messages) FILTER (WHERE byok), 0) AS byok_messages, count(*) AS requests
+        FROM ended WHERE key_id IS NOT NULL GROUP BY 1, 2
+    ) e
+    WHERE k.key_id = e.key_id AND k.day = e.day
 )
 UPDATE daily_message_count d
 SET message_count = d.message_count + e.messages, held_messages = d.held_messages - e.messages,

@@ -6,7 +6,7 @@ same, which makes an unknown commit harmless. This module must not retry after e
 about threads or futures: that is the writer's.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final, LiteralString
 
@@ -16,10 +16,13 @@ import psycopg
 from quillgate_core.reservation import Outcome, Record, Release, Reserve, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.engine import connect_arguments
+from quillgate_core.storage.key_account import KeyState
 from quillgate_core.storage.ledger_batch import LedgerBatch, LockMissing
-from quillgate_core.storage.ledger_rows import Claim, DailyRow, KeyState, LedgerRow, WorkspaceState
+from quillgate_core.storage.ledger_days import ensure_ledger_day, kept_days
+from quillgate_core.storage.ledger_rows import Claim, DailyRow, LedgerRow
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK, LedgerStatements, Reads
+from quillgate_core.storage.workspace_account import WorkspaceState
 
-DEFAULT_CLOCK: Final = "clock_timestamp()"
 MAX_ATTEMPTS: Final = 5
 MAX_KNOWN_DAYS: Final = 100_000
 REPLAN_BATCHES: Final = 1_024
@@ -65,10 +68,9 @@ class Ledger:
     """
 
     def __init__(self, clock: LiteralString = DEFAULT_CLOCK) -> None:
+        self._clock = clock
         self._today_query = sql.TODAY.replace(DEFAULT_CLOCK, clock).encode()
-        self._read_workspaces = sql.READ_WORKSPACES.replace(DEFAULT_CLOCK, clock).encode()
-        self._read_keys = sql.READ_KEYS.replace(DEFAULT_CLOCK, clock).encode()
-        self._day: date | None = None
+        self._statements: LedgerStatements | None = None
         self._known_days: set[DayKey] = set()
         self._batches = 0
 
@@ -83,30 +85,46 @@ class Ledger:
             try:
                 return self._attempt(connection, steps, trusts_days=trusts_days)
             except DayMoved:
-                continue
+                self._statements = None
             except LockMissing:
                 self._known_days.clear()
                 trusts_days = False
+            except psycopg.Error:
+                self._statements = None
+                raise
         raise LedgerContended
 
     def _attempt(self, connection: psycopg.Connection, steps: Sequence[Step], *, trusts_days: bool) -> list[Outcome]:
-        today = self._day or self._read_today(connection)
+        statements = self._statements or self._enter_day(connection)
+        today, reads = statements.today, statements.reads(steps, trusts_days=trusts_days)
         starting = {step.workspace_id for step in steps if isinstance(step, Reserve | Record)}
-        lock_keys = _ending_days(connection, steps, trusts_days=trusts_days)
+        lock_keys = _ending_days(connection, reads, steps, trusts_days=trusts_days)
         lock_keys.update((workspace_id, today) for workspace_id in starting)
+        missing = sorted(workspace_id for workspace_id in starting if (workspace_id, today) not in self._known_days)
+        # Once the day before was locked after midnight, nobody can add to it: what is read of it stays true.
+        lock_keys.update((workspace_id, statements.yesterday) for workspace_id in missing)
         # All statements of a pipeline are one transaction, which its end commits. Nothing but empty daily rows is
         # written before the last statement, so leaving early needs no rollback.
         with connection.pipeline():
             self._replan(connection)
-            self._ensure_daily_rows(connection, starting, today)
-            batch = self._lock_and_read(connection, steps, sorted(lock_keys))
+            if missing:
+                connection.execute(sql.ENSURE_DAILY_ROWS, (today, missing), prepare=True)
+            batch = _lock_and_read(connection, statements, reads, steps, sorted(lock_keys))
             if starting and batch.day != today:
-                self._day = batch.day
                 raise DayMoved
             outcomes = [batch.decide(step) for step in steps]
-            _write(connection, batch)
+            _write(connection, statements, batch)
         self._remember(lock_keys & batch.locked_days)
         return outcomes
+
+    def _enter_day(self, connection: psycopg.Connection) -> LedgerStatements:
+        """Look which day it is, see to its partition, and make the statements for it."""
+        row = connection.execute(self._today_query).fetchone()
+        assert row is not None
+        today: date = row[0]
+        ensure_ledger_day(connection, today)
+        self._statements = LedgerStatements(today, kept_days(connection), self._clock)
+        return self._statements
 
     def _replan(self, connection: psycopg.Connection) -> None:
         """Make the server plan anew at 1, 2, 4 … batches and then every 1,024.
@@ -118,46 +136,6 @@ class Ledger:
         if self._batches & (self._batches - 1) == 0 or self._batches % REPLAN_BATCHES == 0:
             connection.execute(b"DISCARD PLANS")
 
-    def _read_today(self, connection: psycopg.Connection) -> date:
-        row = connection.execute(self._today_query).fetchone()
-        assert row is not None
-        today: date = row[0]
-        self._day = today
-        return today
-
-    def _ensure_daily_rows(self, connection: psycopg.Connection, starting: set[str], today: date) -> None:
-        missing = sorted(workspace_id for workspace_id in starting if (workspace_id, today) not in self._known_days)
-        if missing:
-            connection.execute(sql.ENSURE_DAILY_ROWS, (today, missing), prepare=True)
-
-    def _lock_and_read(
-        self, connection: psycopg.Connection, steps: Sequence[Step], lock_keys: Sequence[DayKey]
-    ) -> LedgerBatch:
-        """Send the locks and the reads at once; the server runs them in this order, and so the locks come first."""
-        days = _query(connection, sql.LOCK_DAILY_ROWS, _columns(lock_keys))
-        workspace_ids = list({step.workspace_id for step in steps})
-        workspaces = _query(connection, self._read_workspaces, (workspace_ids,))
-        key_ids = list({step.key_id for step in steps if isinstance(step, Reserve) and step.key_id is not None})
-        keys = _query(connection, self._read_keys, (key_ids,)) if key_ids else None
-        ids = {(step.workspace_id, step.request_id) for step in steps}
-        rows = _query(connection, sql.READ_ROWS, _columns(ids))
-        claimed = {
-            (step.workspace_id, step.idempotency.key)
-            for step in steps
-            if isinstance(step, Reserve) and step.idempotency is not None
-        }
-        claims = _query(connection, sql.READ_CLAIMS, _columns(claimed)) if claimed else None
-        clock = workspaces.fetchall()
-        return LedgerBatch(
-            now=clock[0][0],
-            day=clock[0][1],
-            workspaces={row[2]: WorkspaceState(*row[3:]) for row in clock if row[2] is not None},
-            key_states={row[0]: KeyState(*row[1:]) for row in keys.fetchall()} if keys else {},
-            daily_rows=[DailyRow(*row) for row in days.fetchall()],
-            rows=[_stored_row(row) for row in rows.fetchall()],
-            claims=[Claim(*row) for row in claims.fetchall()] if claims else (),
-        )
-
     def _remember(self, days: set[DayKey]) -> None:
         """Note daily rows that are known to be committed, so that the next batch does not try to make them."""
         if len(self._known_days) > MAX_KNOWN_DAYS:
@@ -165,7 +143,9 @@ class Ledger:
         self._known_days |= days
 
 
-def _ending_days(connection: psycopg.Connection, steps: Sequence[Step], *, trusts_days: bool) -> set[DayKey]:
+def _ending_days(
+    connection: psycopg.Connection, reads: Reads, steps: Sequence[Step], *, trusts_days: bool
+) -> set[DayKey]:
     """Find which days to lock for settles and releases: the caller's, or looked up, as a row's day never changes."""
     days: set[DayKey] = set()
     unknown: list[tuple[str, str]] = []
@@ -176,14 +156,64 @@ def _ending_days(connection: psycopg.Connection, steps: Sequence[Step], *, trust
             else:
                 unknown.append((step.workspace_id, step.request_id))
     if unknown:
-        days.update(_query(connection, sql.FIND_DAYS, _columns(unknown)).fetchall())
+        days.update(_query(connection, reads.days, _columns(unknown)).fetchall())
     return days
 
 
-def _write(connection: psycopg.Connection, batch: LedgerBatch) -> None:
+def _lock_and_read(
+    connection: psycopg.Connection,
+    statements: LedgerStatements,
+    reads: Reads,
+    steps: Sequence[Step],
+    lock_keys: Sequence[DayKey],
+) -> LedgerBatch:
+    """Send the locks and the reads at once; the server runs them in this order, and so the locks come first."""
+    days = _query(connection, sql.LOCK_DAILY_ROWS, _columns(lock_keys))
+    workspace_ids = list({step.workspace_id for step in steps})
+    parameters = (workspace_ids, statements.month, statements.today)
+    workspaces = _query(connection, statements.read_workspaces, parameters)
+    key_ids = {step.key_id for step in steps if isinstance(step, Reserve | Settle | Release)} - {None}
+    keys = _query(connection, statements.read_keys, _key_parameters(statements, key_ids)) if key_ids else None
+    ids = {(step.workspace_id, step.request_id) for step in steps}
+    rows = _query(connection, reads.rows, _columns(ids))
+    claimed = {
+        (step.workspace_id, step.idempotency.key)
+        for step in steps
+        if isinstance(step, Reserve) and step.idempotency is not None
+    }
+    claims = _query(connection, statements.remembered.claims, _columns(claimed)) if claimed else None
+    clock = workspaces.fetchall()
+    return LedgerBatch(
+        now=clock[0][0],
+        day=clock[0][1],
+        workspaces={row[2]: WorkspaceState(*row[3:]) for row in clock if row[2] is not None},
+        key_states={row[0]: KeyState(*row[1:]) for row in keys.fetchall()} if keys else {},
+        daily_rows=[DailyRow(*row) for row in days.fetchall()],
+        rows=[_stored_row(row) for row in rows.fetchall()],
+        claims=[Claim(*row) for row in claims.fetchall()] if claims else (),
+    )
+
+
+def _key_parameters(statements: LedgerStatements, key_ids: Iterable[str | None]) -> dict[str, Any]:
+    return {
+        "key_ids": list(key_ids),
+        "today": statements.today,
+        "yesterday": statements.yesterday,
+        "month": statements.month,
+    }
+
+
+def _write(connection: psycopg.Connection, statements: LedgerStatements, batch: LedgerBatch) -> None:
     if batch.inserts or batch.changed or batch.changed_days:
-        parameters = (batch.now, _json(batch.inserts), _json(batch.changed), _json(batch.changed_days))
-        connection.execute(sql.WRITE, parameters, prepare=True)
+        parameters = (
+            batch.now,
+            _json(batch.inserts),
+            _json(batch.changed),
+            _json(batch.changed_key_days),
+            _json(batch.changed_days),
+        )
+        statement = statements.write(list({row.day for row in batch.changed}))
+        connection.execute(statement, parameters, prepare=True)
 
 
 def _stored_row(columns: tuple[Any, ...]) -> LedgerRow:
@@ -192,7 +222,9 @@ def _stored_row(columns: tuple[Any, ...]) -> LedgerRow:
     return row
 
 
-def _query(connection: psycopg.Connection, statement: bytes, parameters: Sequence[Any]) -> psycopg.Cursor:
+def _query(
+    connection: psycopg.Connection, statement: bytes, parameters: Sequence[Any] | Mapping[str, Any]
+) -> psycopg.Cursor:
     return connection.cursor(binary=True).execute(statement, parameters, prepare=True)
 
 

@@ -11,18 +11,16 @@ from typing import assert_never
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import (
     AllowanceExhausted,
-    AlreadyCompleted,
-    DuplicateInProgress,
     DuplicateRequest,
-    IdempotencyMismatch,
     KeyInvalid,
     ReservationClosed,
     ReservationNotFound,
+    WorkspaceDisabled,
     WorkspaceNotFound,
 )
+from quillgate_core.limits import LimitState
 from quillgate_core.reservation import (
     CredentialsStale,
-    Idempotency,
     KeyStale,
     Note,
     Outcome,
@@ -35,15 +33,16 @@ from quillgate_core.reservation import (
     Settle,
     Step,
 )
+from quillgate_core.storage.claims import Claims, claim_refusal
+from quillgate_core.storage.key_account import KeyDayRow, KeyState
 from quillgate_core.storage.ledger_rows import (
     Claim,
     DailyRow,
-    KeyState,
     LedgerRow,
-    WorkspaceState,
     add_charge,
     plain_text,
 )
+from quillgate_core.storage.workspace_account import MessageLimit, WorkspaceState, message_limits
 
 
 class LockMissing(Exception):
@@ -70,8 +69,9 @@ class LedgerBatch:
         self._key_states = key_states
         self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
         self._rows = {(row.workspace_id, row.request_id): row for row in rows}
-        self._claims = {(claim.workspace_id, claim.idempotency_key): claim for claim in claims}
+        self._claims = Claims(claims)
         self._changed: dict[tuple[str, str], LedgerRow] = {}
+        self._key_days: dict[tuple[str, date], KeyDayRow] = {}
         self.inserts: list[LedgerRow] = []
 
     @property
@@ -88,6 +88,11 @@ class LedgerBatch:
     def changed_days(self) -> list[DailyRow]:
         """The daily rows to update, with the sums of their changes."""
         return [row for row in self._daily_rows.values() if row.is_changed]
+
+    @property
+    def changed_key_days(self) -> list[KeyDayRow]:
+        """The changes of keys' days, sorted: all processes write them in one order."""
+        return [self._key_days[key] for key in sorted(self._key_days)]
 
     def decide(self, step: Step) -> Outcome:
         """Answer one step and note its effect; raises LockMissing when the batch must be read again."""
@@ -111,16 +116,23 @@ class LedgerBatch:
         if refusal is not None:
             return refusal
         daily_row = self._locked(step.workspace_id, self.day)
-        held_messages = step.hold_messages
-        allowance = self._workspaces[step.workspace_id].allowance
-        if allowance is not None and not step.byok:
-            left_messages = allowance - daily_row.used_messages
-            if left_messages < step.min_hold_messages:
-                return self._exhausted(step.workspace_id, allowance, max(0, left_messages))
-            held_messages = min(held_messages, left_messages)
-        row = self._new_row(step, state="open", held_messages=held_messages)
+        key = self._key_states[step.key_id] if step.key_id is not None else None
+        if key is not None and (refused := key.refusal(self.now, min_tokens=step.min_hold_tokens)) is not None:
+            return refused
+        limits = self._limits(step.workspace_id, key, daily_row)
+        left_messages = step.hold_messages
+        if not step.byok:
+            for limit in limits:
+                if limit.is_binding and limit.left < step.min_hold_messages:
+                    return self._exhausted(step.workspace_id, limit)
+                left_messages = min(left_messages, limit.left) if limit.is_binding else left_messages
+        row = self._open(step, daily_row, key, held_messages=left_messages)
+        return self._reservation(row, key, is_replayed=False)
+
+    def _open(self, step: Reserve, daily_row: DailyRow, key: KeyState | None, *, held_messages: int) -> LedgerRow:
+        row = self._new_row(step, held_messages=held_messages)
         if step.idempotency is not None:
-            self._claim(row, step.idempotency)
+            self._claims.add(row, step.idempotency)
         if step.owner is None:
             row.expire_time = self.now + timedelta(seconds=step.expire_s)
         row.byok = step.byok
@@ -128,17 +140,28 @@ class LedgerBatch:
             daily_row.held_messages += held_messages
             daily_row.used_messages += held_messages
             daily_row.is_changed = True
-        return self._reservation(row, is_replayed=False)
+        if key is not None:
+            tokens_left = key.tokens_left(self.now)
+            row.held_tokens = 0 if tokens_left is None else min(step.hold_tokens, tokens_left)
+            key.enter(self.now, held_tokens=row.held_tokens)
+            key.hold(0 if step.byok else held_messages)
+        self._note_open(row, opened=1)
+        return row
+
+    def _limits(self, workspace_id: str, key: KeyState | None, daily_row: DailyRow) -> list[MessageLimit]:
+        return list(message_limits(self._workspaces[workspace_id], key, daily_row, self.day))
 
     def _repeated(self, step: Reserve, row: LedgerRow) -> Reservation | Exception:
         if step.owner is None and row.owner is not None:
             return DuplicateRequest(step.request_id)
-        return self._reservation(row, is_replayed=row.nonce != step.nonce)
+        return self._reservation(row, None, is_replayed=row.nonce != step.nonce)
 
     def _refusal(self, step: Reserve) -> Exception | None:
         workspace = self._workspaces.get(step.workspace_id)
         if workspace is None:
             return WorkspaceNotFound(step.workspace_id)
+        if workspace.is_disabled:
+            return WorkspaceDisabled(step.workspace_id)
         return self._key_refusal(step) or (
             CredentialsStale() if step.credential_revision not in (None, workspace.credential_revision) else None
         )
@@ -157,35 +180,23 @@ class LedgerBatch:
         """Refuse an idempotency key that a row has which is not released; a released row frees it."""
         if step.idempotency is None:
             return None
-        claim = self._claims.get((step.workspace_id, step.idempotency.key))
+        claim = self._claims.find(step.workspace_id, step.idempotency)
         if claim is None:
             return None
-        row = self._rows.get((claim.workspace_id, claim.request_id))
-        state = claim.state if row is None else row.state
-        if state == "released" and row is not None and not row.is_stored:
-            return None
-        if claim.request_hash != step.idempotency.request_hash:
-            return IdempotencyMismatch(claim.request_id)
-        # A row that this very batch releases keeps the key until the commit: the unique index would see both.
-        is_ended = state in ("settled", "recovered")
-        return AlreadyCompleted(claim.request_id) if is_ended else DuplicateInProgress(claim.request_id)
+        return claim_refusal(claim, self._rows.get((claim.workspace_id, claim.request_id)), step.idempotency)
 
-    def _claim(self, row: LedgerRow, idempotency: Idempotency) -> None:
-        row.idempotency_key = idempotency.key
-        row.request_hash = f"\\x{idempotency.request_hash.hex()}"
-        self._claims[row.workspace_id, idempotency.key] = Claim(
-            row.workspace_id, idempotency.key, row.request_id, row.state, idempotency.request_hash
-        )
-
-    def _exhausted(self, workspace_id: str, allowance: int, remaining_messages: int) -> AllowanceExhausted:
-        reset_time = f"{self.day + timedelta(days=1)}T00:00:00Z"
+    def _exhausted(self, workspace_id: str, limit: MessageLimit) -> AllowanceExhausted:
+        reset_time = limit.reset_time.isoformat().replace("+00:00", "Z")
+        whose = "workspace's allowance" if "allowance" in limit.name else "key's limit"
+        left = max(0, limit.left)
         return AllowanceExhausted(
             "You exceeded your current quota, please check your plan and billing details. "
-            f"The workspace's allowance is {allowance} messages a day and {remaining_messages} are left; "
-            f"it resets at {reset_time}.",
+            f"The {whose} is {limit.value} messages a {'month' if 'monthly' in limit.name else 'day'} and {left} are "
+            f"left; it resets at {reset_time}.",
             workspace_id=workspace_id,
-            allowance=allowance,
-            remaining_messages=remaining_messages,
+            limit=limit.name,
+            allowance=limit.value,
+            remaining_messages=left,
             reset_time=reset_time,
         )
 
@@ -228,7 +239,8 @@ class LedgerBatch:
         if row is None:
             if step.workspace_id not in self._workspaces:
                 return WorkspaceNotFound(step.workspace_id)
-            row = self._new_row(step, state="open", held_messages=0)
+            row = self._new_row(step, held_messages=0)
+            self._note_open(row, opened=1)
             self._charge(row, step)
         if row.state == "open" or row.owner != step.owner:
             return DuplicateRequest(step.request_id)
@@ -236,12 +248,12 @@ class LedgerBatch:
             return ReservationClosed(step.request_id, row.state)
         return self._receipt(row)
 
-    def _new_row(self, step: Reserve | Record, *, state: ReservationState, held_messages: int) -> LedgerRow:
+    def _new_row(self, step: Reserve | Record, *, held_messages: int) -> LedgerRow:
         row = LedgerRow(
             step.workspace_id,
             step.request_id,
             self.day,
-            state,
+            "open",
             step.owner,
             step.nonce,
             held_messages,
@@ -249,6 +261,7 @@ class LedgerBatch:
             endpoint=plain_text(step.endpoint),
             model=plain_text(step.model),
             upstream=plain_text(step.upstream),
+            reserve_s=int(self.now.timestamp()),
         )
         self._rows[step.workspace_id, step.request_id] = row
         self.inserts.append(row)
@@ -266,6 +279,48 @@ class LedgerBatch:
             row.byok = row.byok or step.byok
             row.cost_picodollars = step.cost_picodollars
         add_charge(daily_row, row, usage)
+        if not row.byok:
+            beyond = self._workspaces[row.workspace_id].overage(daily_row, today=self.day)
+            row.overage_messages = min(row.counted_messages, beyond)
+            daily_row.overage_message_count += row.overage_messages
+        self._charge_key(row)
+
+    def _charge_key(self, row: LedgerRow) -> None:
+        if row.key_id is None:
+            return
+        key_day = self._key_day(row)
+        key_day.input_tokens += row.prompt_tokens
+        key_day.cached_tokens += row.cached_tokens
+        key_day.output_tokens += row.completion_tokens
+        key_day.request_count += 1
+        if row.byok:
+            key_day.byok_message_count += row.counted_messages
+        else:
+            key_day.message_count += row.counted_messages
+        key = self._key_states.get(row.key_id)
+        if key is not None and row.day == self.day:
+            key.hold(0 if row.byok else row.counted_messages)
+            key.correct(row.reserve_s, tokens=row.prompt_tokens + row.completion_tokens)
+
+    def _note_open(self, row: LedgerRow, *, opened: int) -> None:
+        """Count a row of a key as open (1), or not any more (-1), with what it holds."""
+        if row.key_id is None:
+            return
+        key_day = self._key_day(row)
+        key_day.open_requests += opened
+        if not row.byok:
+            key_day.held_messages += opened * row.held_messages
+
+    def _key_day(self, row: LedgerRow) -> KeyDayRow:
+        """Return the changes of a row's key on its day; a window that changes goes with today's."""
+        assert row.key_id is not None
+        found = self._key_days.get((row.key_id, row.day))
+        if found is None:
+            found = self._key_days[row.key_id, row.day] = KeyDayRow(row.key_id, row.day, row.workspace_id)
+        key = self._key_states.get(row.key_id)
+        if key is not None and key.has_window and row.day == self.day:
+            found.request_window = key.window
+        return found
 
     def _end(self, row: LedgerRow, *, state: ReservationState, outcome: str) -> DailyRow:
         daily_row = self._locked(row.workspace_id, row.day)
@@ -273,11 +328,22 @@ class LedgerBatch:
             daily_row.held_messages -= row.held_messages
             daily_row.used_messages -= row.held_messages
         daily_row.is_changed = True
+        self._note_open(row, opened=-1)
+        self._leave(row)
         row.state = state
         row.outcome = plain_text(outcome)
         if row.is_stored:
             self._changed[row.workspace_id, row.request_id] = row
         return daily_row
+
+    def _leave(self, row: LedgerRow) -> None:
+        """Give back to the key, as far as this batch knows it, what the row had held of its limits."""
+        key = self._key_states.get(row.key_id) if row.key_id is not None else None
+        if key is None or row.day != self.day:
+            return
+        key.open_requests -= 1
+        key.hold(0 if row.byok else -row.held_messages)
+        key.correct(row.reserve_s, tokens=-row.held_tokens)
 
     def _locked(self, workspace_id: str, day: date) -> DailyRow:
         daily_row = self._daily_rows.get((workspace_id, day))
@@ -291,7 +357,7 @@ class LedgerBatch:
             return None
         return max(0, allowance - self._locked(workspace_id, day).used_messages)
 
-    def _reservation(self, row: LedgerRow, *, is_replayed: bool) -> Reservation:
+    def _reservation(self, row: LedgerRow, key: KeyState | None, *, is_replayed: bool) -> Reservation:
         return Reservation(
             row.workspace_id,
             row.request_id,
@@ -301,7 +367,16 @@ class LedgerBatch:
             self._remaining_messages(row.workspace_id, self.day),
             is_replayed,
             self._workspaces[row.workspace_id].allowance,
+            () if is_replayed else self._limit_states(row, key),
+            row.held_tokens if key is not None and key.tokens_per_minute is not None else None,
+            row.key_id,
+            row.model,
         )
+
+    def _limit_states(self, row: LedgerRow, key: KeyState | None) -> tuple[LimitState, ...]:
+        limits = self._limits(row.workspace_id, key, self._locked(row.workspace_id, self.day))
+        states = [LimitState(limit.name, limit.value, max(0, limit.left), limit.reset_time) for limit in limits]
+        return (*states, *key.rates(self.now)) if key is not None else tuple(states)
 
     def _receipt(self, row: LedgerRow) -> Receipt:
         return Receipt(
@@ -315,4 +390,5 @@ class LedgerBatch:
             byok=row.byok,
             cost_picodollars=row.cost_picodollars,
             allowance_messages=self._workspaces[row.workspace_id].allowance,
+            overage_messages=row.overage_messages,
         )

@@ -16,23 +16,6 @@ TEXT_LIMIT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class KeyState:
-    """What the transaction read about a key; `live`: neither revoked nor expired by the database clock."""
-
-    workspace_id: str
-    revision: int
-    live: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WorkspaceState:
-    """What the transaction read about a workspace; no allowance is no limit."""
-
-    allowance: int | None
-    credential_revision: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """Which row has an idempotency key, and the state it had when the transaction read it."""
 
@@ -61,6 +44,10 @@ class LedgerRow(msgspec.Struct):
     byok: bool = False
     cost_picodollars: int | None = None
     key_id: str | None = None
+    held_tokens: int = 0
+    overage_messages: int = 0
+    reserve_s: int = 0
+    """The second of its reservation, since 1970; read, never written."""
     endpoint: str = ""
     model: str = ""
     upstream: str = ""
@@ -74,11 +61,15 @@ class LedgerRow(msgspec.Struct):
 
 
 class DailyRow(msgspec.Struct):
-    """A locked row of `daily_message_count`: what is used of the allowance, and the changes to add to its columns."""
+    """A locked row of `daily_message_count`: what is used of the allowance, and the changes to add to its columns.
+
+    `used_messages` are those counted and those held, `all_messages` those counted, both with the changes.
+    """
 
     workspace_id: str
     day: date
     used_messages: int
+    all_messages: int
     message_count: int = 0
     held_messages: int = 0
     input_tokens: int = 0
@@ -92,6 +83,8 @@ class DailyRow(msgspec.Struct):
     cost_picodollars: int = 0
     byok_cost_picodollars: int = 0
     unpriced_request_count: int = 0
+    overage_message_count: int = 0
+    overrun_message_count: int = 0
     is_changed: bool = False
 
 
@@ -106,6 +99,8 @@ def add_charge(daily_row: DailyRow, row: LedgerRow, usage: Usage) -> None:
     else:
         daily_row.message_count += row.counted_messages
         daily_row.used_messages += row.counted_messages
+        daily_row.all_messages += row.counted_messages
+        daily_row.overrun_message_count += max(0, row.counted_messages - row.held_messages)
         daily_row.input_tokens += usage.prompt_tokens
         daily_row.cached_tokens += usage.cached_tokens
         daily_row.output_tokens += usage.completion_tokens

@@ -189,7 +189,6 @@ key_daily_message_count = Table(
         ARRAY(BigInteger),
         comment="second since 1970, requests, tokens, and so on for the last 60 s; null: it has no such limit",
     ),
-    CheckConstraint("held_messages >= 0 AND open_requests >= 0", name="held_not_negative"),
     postgresql_with={"fillfactor": "50"},
 )
 

@@ -275,6 +275,7 @@ def test_what_was_not_charged_cannot_be_corrected(site: AdjustmentSite) -> None:
 
 def test_rows_written_by_others_work(site: AdjustmentSite) -> None:
     """A row needs nothing but its columns, whoever inserted it."""
+    site.books.add_ledger_day(date(2030, 5, 1))
     site.books.run("INSERT INTO daily_message_count (workspace_id, day, message_count, request_count,"
                    " unpriced_request_count) VALUES ('ws', '2030-05-01', 3, 1, 1)")  # fmt: skip
     site.books.run(

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 import psycopg
 import pytest
 from fakes.books import Books
+from fakes.midnight import Midnight
 from sqlalchemy import Engine
 
 from quillgate_core.counting import MAX_TOKENS, Usage
@@ -22,7 +23,6 @@ from quillgate_core.storage.ledger import Ledger, connect_ledger
 
 SMALL = Usage(10, 0, 5)
 LARGE = Usage(40_001, 10_001, 3_000)
-TEST_CLOCK = "(SELECT now FROM test_clock)"
 
 
 @pytest.fixture
@@ -146,6 +146,7 @@ def test_an_exhausted_allowance_says_when_it_resets(apply: Apply, books: Books) 
     (tomorrow,) = books.read("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + 1")[0]
     assert refusal.metadata == {
         "workspace_id": "none",
+        "limit": "daily_message_allowance",
         "allowance": "0",
         "remaining_messages": "0",
         "reset_time": f"{tomorrow}T00:00:00Z",
@@ -401,25 +402,6 @@ def test_a_daily_row_that_vanished_is_made_again(apply: Apply, books: Books) -> 
     books.run("DELETE FROM ledger")
     books.run("DELETE FROM daily_message_count")
     assert isinstance(apply(reserve())[0], Reservation)
-
-
-class Midnight:
-    """A database clock that stands still where it is put."""
-
-    def __init__(self, books: Books, connection: psycopg.Connection) -> None:
-        self._books = books
-        self._connection = connection
-        self._ledger = Ledger(clock=TEST_CLOCK)
-        books.run("CREATE TABLE test_clock (now timestamptz)")
-        books.run("INSERT INTO test_clock VALUES ('2030-05-01 23:59:59Z')")
-
-    def put(self, now: str) -> None:
-        """Move the clock."""
-        self._books.run("UPDATE test_clock SET now = CAST(:now AS timestamptz)", now=now)
-
-    def apply(self, *steps: Step) -> list[Outcome]:
-        """Apply a batch at the clock's time."""
-        return self._ledger.apply(self._connection, steps)
 
 
 @pytest.fixture

@@ -150,9 +150,9 @@ def test_refused_reserve_does_not_take_the_key(apply: Apply, books: Books) -> No
 
 
 def test_the_database_refuses_what_the_batch_could_not_see(apply: Apply, books: Books) -> None:
-    """Two cores on both sides of midnight lock different days; the unique index stops the second, which then reads."""
+    """Behind the look-up stands a unique index of the day, so that even a fault of ours charges no key twice."""
     apply(reserve("r1"))
-    with pytest.raises(Exception, match="ix_ledger_idempotency_key"):
+    with pytest.raises(Exception, match="workspace_id_idempotency_key_day"):
         books.run(
             "INSERT INTO ledger (workspace_id, request_id, day, state, nonce, endpoint, model, held_messages,"
             " reserve_time, idempotency_key, request_hash) SELECT workspace_id, 'r2', day, state, 1, '', '', 2,"

@@ -1,5 +1,7 @@
 """Limits of workspaces and keys, keys' own daily sums, and a ledger that is partitioned by day."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,7 +10,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-_ZERO = {"server_default": "0", "nullable": False}
+_ZERO: dict[str, Any] = {"server_default": "0", "nullable": False}
 _NOW = sa.text("clock_timestamp()")
 
 
@@ -236,9 +238,6 @@ def _create_key_days() -> None:
             "request_window",
             sa.ARRAY(sa.BigInteger()),
             comment="second since 1970, requests, tokens, and so on for the last 60 s; null: it has no such limit",
-        ),
-        sa.CheckConstraint(
-            "held_messages >= 0 AND open_requests >= 0", name=op.f("ck_key_daily_message_count_held_not_negative")
         ),
         sa.PrimaryKeyConstraint("key_id", "day", name=op.f("pk_key_daily_message_count")),
         postgresql_with={"fillfactor": "50"},
