@@ -35,8 +35,10 @@ class FakeHold:
     min_hold_messages: int = 1
     output_tokens: int = 77
     lowered_output_tokens: int | None = None
+    hold_tokens: int = 400
+    min_hold_tokens: int = 100
 
-    def output_tokens_within(self, held_messages: int) -> int | None:
+    def output_tokens_within(self, held_messages: int, held_tokens: int | None = None) -> int | None:
         return None if held_messages >= self.hold_messages else held_messages
 
 

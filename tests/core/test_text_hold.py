@@ -51,7 +51,14 @@ def test_hold_covers_every_usage_within_the_bounds(
     assert 1 <= hold.min_hold_messages <= hold.hold_messages
     assert counted_messages(Usage(hold.prompt_tokens, 0, hold.output_tokens * hold.choices)) <= hold.hold_messages
     held = data.draw(st.integers(hold.min_hold_messages, hold.hold_messages))
-    limit = hold.output_tokens_within(held)
+    assert hold.min_hold_tokens <= hold.hold_tokens <= hold.hold_messages * TOKENS_PER_MESSAGE
+    held_tokens = data.draw(st.none() | st.integers(hold.min_hold_tokens, hold.hold_tokens))
+    limit = hold.output_tokens_within(held, held_tokens)
     if limit is not None:
         assert 0 <= limit <= hold.output_tokens
-        assert hold.prompt_tokens + limit * hold.choices <= held * TOKENS_PER_MESSAGE
+        assert hold.prompt_tokens + limit * hold.choices <= min(
+            held * TOKENS_PER_MESSAGE, hold.hold_tokens if held_tokens is None else held_tokens
+        )
+    else:
+        assert held == hold.hold_messages
+        assert held_tokens in (None, hold.hold_tokens)

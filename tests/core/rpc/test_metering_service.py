@@ -257,7 +257,8 @@ async def test_allowance_refuses_reserve_but_not_record(desk: Desk) -> None:
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ALLOWANCE_EXHAUSTED")
     reset_time = refusal.metadata.pop("reset_time")
     assert reset_time.endswith("T00:00:00Z")
-    assert refusal.metadata == {"workspace_id": desk.workspace_id, "allowance": "2", "remaining_messages": "2"}
+    limit = {"limit": "daily_message_allowance", "allowance": "2", "remaining_messages": "2"}
+    assert refusal.metadata == {"workspace_id": desk.workspace_id, **limit}
     held = (await desk.call("Reserve", secret=secret, request_id="b", max_usage=SMALL)).reservation
     assert held.remaining_messages == 1
     recorded = (await desk.call("Record", request_id="c", usage=LARGE)).receipt
