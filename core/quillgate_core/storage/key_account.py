@@ -112,10 +112,10 @@ class KeyState:
             if window[index] == reserve_s:
                 window[index + 2] = max(0, window[index + 2] + tokens)
 
-    def hold(self, messages: int) -> None:
-        """Count messages, or fewer than none, towards today's and the month's."""
-        self.used_today += messages
-        self.used_in_month += messages
+    def hold(self, messages: int, *, day: date, today: date) -> None:
+        """Count messages of a day, or fewer than none, towards today's and this month's."""
+        self.used_today += messages if day == today else 0
+        self.used_in_month += messages if day >= today.replace(day=1) else 0
 
     def rates(self, now: datetime) -> Iterator[LimitState]:
         """Yield how far each limit is used that is not in messages."""

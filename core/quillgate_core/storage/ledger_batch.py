@@ -144,7 +144,7 @@ class LedgerBatch:
             tokens_left = key.tokens_left(self.now)
             row.held_tokens = 0 if tokens_left is None else min(step.hold_tokens, tokens_left)
             key.enter(self.now, held_tokens=row.held_tokens)
-            key.hold(0 if step.byok else held_messages)
+            key.hold(0 if step.byok else held_messages, day=self.day, today=self.day)
         self._note_open(row, opened=1)
         return row
 
@@ -298,9 +298,10 @@ class LedgerBatch:
         else:
             key_day.message_count += row.counted_messages
         key = self._key_states.get(row.key_id)
-        if key is not None and row.day == self.day:
-            key.hold(0 if row.byok else row.counted_messages)
-            key.correct(row.reserve_s, tokens=row.prompt_tokens + row.completion_tokens)
+        if key is not None:
+            key.hold(0 if row.byok else row.counted_messages, day=row.day, today=self.day)
+            if row.day == self.day:
+                key.correct(row.reserve_s, tokens=row.prompt_tokens + row.completion_tokens)
 
     def _note_open(self, row: LedgerRow, *, opened: int) -> None:
         """Count a row of a key as open (1), or not any more (-1), with what it holds."""
@@ -327,6 +328,8 @@ class LedgerBatch:
         if not row.byok:
             daily_row.held_messages -= row.held_messages
             daily_row.used_messages -= row.held_messages
+            workspace = self._workspaces[row.workspace_id]
+            workspace.end(row.day, held=row.held_messages, counted=row.counted_messages, today=self.day)
         daily_row.is_changed = True
         self._note_open(row, opened=-1)
         self._leave(row)
@@ -339,11 +342,12 @@ class LedgerBatch:
     def _leave(self, row: LedgerRow) -> None:
         """Give back to the key, as far as this batch knows it, what the row had held of its limits."""
         key = self._key_states.get(row.key_id) if row.key_id is not None else None
-        if key is None or row.day != self.day:
+        if key is None:
             return
         key.open_requests -= 1
-        key.hold(0 if row.byok else -row.held_messages)
-        key.correct(row.reserve_s, tokens=-row.held_tokens)
+        key.hold(0 if row.byok else -row.held_messages, day=row.day, today=self.day)
+        if row.day == self.day:
+            key.correct(row.reserve_s, tokens=-row.held_tokens)
 
     def _locked(self, workspace_id: str, day: date) -> DailyRow:
         daily_row = self._daily_rows.get((workspace_id, day))

@@ -9,12 +9,12 @@ from quillgate_core.storage.key_account import KeyState, next_day, next_month
 from quillgate_core.storage.ledger_rows import DailyRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkspaceState:
     """A workspace as the transaction read it; no allowance is no limit.
 
     `month_used` and `month_counted` are the messages of the month's days before today, counted and held, and counted:
-    nobody can add to them any more. They are 0 where the month is not limited.
+    nobody can add to them any more, but what was held may turn out to be less. Read only where the month is limited.
     """
 
     allowance: int | None
@@ -33,6 +33,12 @@ class WorkspaceState:
         if self.monthly_allowance is not None and daily_row.day == today:
             beyond = max(beyond, self.month_counted + daily_row.all_messages - self.monthly_allowance)
         return max(0, beyond)
+
+    def end(self, day: date, *, held: int, counted: int, today: date) -> None:
+        """Note that a request of a day before today has ended."""
+        if today.replace(day=1) <= day < today:
+            self.month_used += counted - held
+            self.month_counted += counted
 
 
 @dataclass(frozen=True, slots=True)
