@@ -55,7 +55,8 @@ def workspace_ids(engine: Engine, count: int) -> list[str]:
     )
     keys = text(
         "INSERT INTO keys (key_id, workspace_id, name, scopes, allowed_models) "
-        "SELECT 'key_' || id, id, id, '{inference}', '{}' FROM unnest(CAST(:ids AS text[])) AS id ON CONFLICT DO NOTHING"
+        "SELECT 'key_' || id, id, id, '{inference}', '{}' FROM unnest(CAST(:ids AS text[])) AS id "
+        "ON CONFLICT DO NOTHING"
     )
     with engine.begin() as connection:
         connection.execute(workspaces, {"ids": ids})
