@@ -27,6 +27,7 @@ from quillgate.v1 import (
     workspace_service_pb2_grpc,
 )
 from quillgate_core.admission import Admission
+from quillgate_core.allowance_events import AllowanceEvents
 from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
@@ -44,6 +45,7 @@ from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.echo import Echo
 from quillgate_core.providers.http_pool import HttpPool
+from quillgate_core.providers.webhook import Webhook
 from quillgate_core.responses import Responses
 from quillgate_core.router import Router
 from quillgate_core.rpc.call import current_idempotency, current_session
@@ -62,6 +64,7 @@ from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
+from quillgate_core.storage.event_store import SqlEventStore
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
@@ -87,6 +90,7 @@ LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
 LATE_TRUTH_S = 10.0
+EVENTS_S = 3.0
 WRITER_CLOSE_S = 10.0
 CATALOGUE_POLL_S = 1.0
 DISCOVERY_START_S = 30.0
@@ -162,6 +166,10 @@ class Core:
             providers=_record_keepers(config, self._pool),
             blocking=self._blocking,
         )
+        self._events: AllowanceEvents | None = None
+        if config.webhook is not None:
+            sender = Webhook(config.webhook, self._pool)
+            self._events = AllowanceEvents(SqlEventStore(database.engine), sender, blocking=self._blocking)
         self._health = HealthServicer()
         self._interceptor = CallInterceptor(
             self.keys,
@@ -195,6 +203,8 @@ class Core:
             asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
             asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
         ]
+        if self._events is not None:
+            self._chores.append(asyncio.create_task(self._every(EVENTS_S, self._events.publish)))
         if self._config.discovery_s:
             self._chores.append(asyncio.create_task(self._discover(self._config.discovery_s)))
 

@@ -14,7 +14,8 @@ import msgspec
 from quillgate_core.catalogue_basis import CatalogueBasis, read_catalogue
 from quillgate_core.catalogue_file import ConfigError, ProviderConfig
 from quillgate_core.secret import Secret
-from quillgate_core.secrets_file import read_secrets
+from quillgate_core.secrets_file import read_private_text, read_secrets
+from quillgate_core.webhook_target import SECRET_VARIABLE, URL_VARIABLE, WebhookTarget
 
 __all__ = ["Config", "ConfigError", "ProviderConfig"]
 
@@ -60,6 +61,14 @@ class Config:
     """Days that a response is kept, 1 to 3650; a change holds for responses made from then on. Default: 30."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 2
     """Upstreams that one request is sent to at most, as long as none has given output. Default: 2."""
+    webhook_url: Secret = field(default=Secret(""))
+    """Where events are posted to when a workspace has used 50, 80 or 100 % of an allowance; replicas should share it.
+    Default: none, no events are made."""
+    webhook_secret: Secret = field(default=Secret(""))
+    """What events are signed with, `whsec_` and the base64 of 24 to 64 bytes; of several, with spaces between them,
+    each signs. Needed where there is a URL. Default: none, the file is read."""
+    webhook_secret_file: Path | None = None
+    """File with the same. Only its owner may read it, unless root owns it. Default: none."""
     drain_s: _Seconds = 60.0
     """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
     catalogue: CatalogueBasis = field(default_factory=CatalogueBasis)
@@ -68,12 +77,15 @@ class Config:
     """The providers that are switched on, with their keys from the environment."""
     byok_providers: tuple[ProviderConfig, ...] = ()
     """Every provider that is known, without a key: for workspaces that bring theirs."""
+    webhook: WebhookTarget | None = None
+    """The URL and the secrets of the webhook, where there is one."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Config":
         """Reads the settings; raises ConfigError that lists every problem."""
         problems: list[str] = []
         settings = _settings(environ, problems)
+        webhook = _webhook(settings, problems)
         catalogue = CatalogueBasis()
         providers: list[tuple[ProviderConfig, ...]] = [(), ()]
         try:
@@ -84,10 +96,12 @@ class Config:
             problems.extend(error.problems)
         if problems:
             raise ConfigError(problems)
-        return cls(**settings, catalogue=catalogue, providers=providers[0], byok_providers=providers[1])
+        return cls(
+            **settings, catalogue=catalogue, providers=providers[0], byok_providers=providers[1], webhook=webhook
+        )
 
 
-_DERIVED = frozenset({"catalogue", "providers", "byok_providers"})
+_DERIVED = frozenset({"catalogue", "providers", "byok_providers", "webhook"})
 
 
 def _filled(environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,6 +122,22 @@ def _settings(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]
         except (msgspec.ValidationError, RuntimeError) as error:
             problems.append(f"{variable}: {error}")
     return settings
+
+
+def _webhook(settings: Mapping[str, Any], problems: list[str]) -> WebhookTarget | None:
+    """Returns where events are sent, None without a URL."""
+    url, secret, path = (settings.get(name) for name in ("webhook_url", "webhook_secret", "webhook_secret_file"))
+    if url is None:
+        return None
+    try:
+        if secret is None and path is not None:
+            secret = Secret(read_private_text(path, f"{SECRET_VARIABLE}_FILE"))
+        if secret is None:
+            raise ConfigError([f"{URL_VARIABLE}: needs a secret, in {SECRET_VARIABLE} or {SECRET_VARIABLE}_FILE"])
+        return WebhookTarget(url, secret)
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return None
 
 
 def _convert(text: str, hint: Any) -> Any:

@@ -33,7 +33,7 @@ def read_secrets(path: Path | None, names: Set[str]) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     problems: list[str] = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_private_text(path, _VARIABLE).splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
@@ -49,21 +49,21 @@ def read_secrets(path: Path | None, names: Set[str]) -> dict[str, str]:
     return found
 
 
-def _text(path: Path) -> str:
-    """Returns what is in the file, asking for its rights first."""
+def read_private_text(path: Path, variable: str) -> str:
+    """Returns what is in a file that the variable names, asking for its rights first; raises ConfigError."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if status.st_uid != 0 and status.st_mode & _OTHERS:
-                raise ConfigError([f"{_VARIABLE}: others may read {path}; take their rights away: chmod 600"])
+                raise ConfigError([f"{variable}: others may read {path}; take their rights away: chmod 600"])
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ConfigError([f"{_VARIABLE}: {path} is larger than {MAX_BYTES} bytes"])
+            raise ConfigError([f"{variable}: {path} is larger than {MAX_BYTES} bytes"])
         return data.decode()
     except OSError as error:
-        raise ConfigError([f"{_VARIABLE}: cannot read {path}: {error.strerror}"]) from None
+        raise ConfigError([f"{variable}: cannot read {path}: {error.strerror}"]) from None
     except UnicodeDecodeError:
-        raise ConfigError([f"{_VARIABLE}: {path} is not UTF-8"]) from None
+        raise ConfigError([f"{variable}: {path} is not UTF-8"]) from None
 
 
 def _value(text: str) -> str:
