@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
 from quillgate_core.allowance_event import AllowanceEvent, Attempt, EventSender, EventStore
@@ -24,13 +25,18 @@ MAX_SENT_AT_ONCE: Final = 4
 FIRST_PAUSE_S: Final = 5.0
 MAX_PAUSE_S: Final = 3_600.0
 MAX_DOUBLINGS: Final = 10
+REST: Final = 20
+"""How many times as long as a look took there is none after it, so that looks are a twentieth of the time at most."""
 
 Blocking: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a blocking call in a thread."""
 
 
 class AllowanceEvents:
-    """The chore, once a process; a round follows the one before. `jitter` returns a factor of each pause, up to 1."""
+    """The chore, once a process; a round follows the one before.
+
+    `jitter` returns a factor of each pause, up to 1; `clock` is the monotonic time in seconds.
+    """
 
     def __init__(
         self,
@@ -39,11 +45,14 @@ class AllowanceEvents:
         *,
         blocking: Blocking,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.0),  # noqa: S311 - no secret
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._sender = sender
         self._blocking = blocking
         self._jitter = jitter
+        self._clock = clock
+        self._look_time = clock()
 
     async def publish(self) -> int:
         """Makes the events that are missing, sends those that are due, and returns how many were delivered.
@@ -51,7 +60,7 @@ class AllowanceEvents:
         A round is bounded, and ends early when the receiver fails: what is left has its turn in the next one. Raises
         Overloaded when events cannot be read.
         """
-        await self._blocking(partial(self._store.notice, MAX_NEW))
+        await self._look()
         at_once = asyncio.Semaphore(MAX_SENT_AT_ONCE)
 
         async def deliver(event: AllowanceEvent) -> bool:
@@ -66,6 +75,14 @@ class AllowanceEvents:
             if not events or not all(batch):
                 break
         return delivered
+
+    async def _look(self) -> None:
+        start_time = self._clock()
+        if start_time < self._look_time:
+            return
+        await self._blocking(partial(self._store.notice, MAX_NEW))
+        end_time = self._clock()
+        self._look_time = end_time + REST * (end_time - start_time)
 
     async def _deliver(self, event: AllowanceEvent) -> bool:
         """Sends one event and writes down how that ended; whatever goes wrong only makes it come again."""

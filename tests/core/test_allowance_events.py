@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,7 +30,14 @@ class EventSite:
     def __init__(self) -> None:
         self.store = FakeEventStore()
         self.sender = FakeSender()
-        self.events = AllowanceEvents(self.store, self.sender, blocking=_call, jitter=lambda: 1.0)
+        self.now = 1_000.0
+        self.events = AllowanceEvents(
+            self.store, self.sender, blocking=_call, jitter=lambda: 1.0, clock=lambda: self.now
+        )
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock on."""
+        self.now += seconds
 
     async def failed_pause_s(self, attempts: int, attempt: Attempt) -> float:
         """The pause after a failure that has some before it."""
@@ -125,6 +133,21 @@ async def test_a_round_is_bounded(site: EventSite) -> None:
     site.store.due = [an_event(str(number)) for number in range(BATCH * MAX_BATCHES + 5)]
     assert [await site.events.publish(), await site.events.publish()] == [BATCH * MAX_BATCHES, 5]
     assert site.sender.most_at_once == MAX_SENT_AT_ONCE
+
+
+async def test_looks_are_a_small_part_of_the_time() -> None:
+    """With very many workspaces a look takes long, and the next one comes the later; what is due is sent meanwhile."""
+    slow = EventSite()
+    slow.store.on_notice = partial(slow.pass_time, 2)
+    await slow.events.publish()
+    for _ in range(13):
+        slow.pass_time(3)
+        slow.store.due = [an_event()]
+        assert await slow.events.publish() == 1
+    assert slow.store.notices == 1
+    slow.pass_time(3)
+    await slow.events.publish()
+    assert slow.store.notices == 2
 
 
 async def test_a_receiver_that_fails_ends_the_round(site: EventSite) -> None:

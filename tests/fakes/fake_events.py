@@ -1,7 +1,7 @@
 """Events without a database or a receiver: a store that remembers what was noted, and a sender that does as told."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,11 +16,15 @@ def an_event(event_id: str = "evt", *, attempts: int = 0) -> AllowanceEvent:
 
 @dataclass
 class FakeEventStore:
-    """Gives out `due` once, and notes what becomes of it; `failure` is raised where anything is noted."""
+    """Gives out `due` once, and notes what becomes of it; `failure` is raised where anything is noted.
+
+    `on_notice` is called by every look, for instance to let time pass.
+    """
 
     due: list[AllowanceEvent] = field(default_factory=list)
     is_too_old: bool = False
     failure: Exception | None = None
+    on_notice: Callable[[], object] = bool
     notices: int = 0
     noted: list[tuple[str, str]] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
@@ -28,6 +32,7 @@ class FakeEventStore:
     def notice(self, limit: int) -> int:
         """Count the look."""
         self.notices += 1
+        self.on_notice()
         return 0
 
     def claim(self, limit: int) -> list[AllowanceEvent]:

@@ -24,6 +24,9 @@ LATE_S: Final = 3_600
 _NOTICE_LOCK_ID: Final = 0x51476576656E7473
 """Whoever holds it looks for new events; nobody waits for it."""
 
+NOTICE_TIMEOUT_S: Final = 30
+"""How long a look may take, with very many workspaces; it holds up nobody."""
+
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:id)")
 
 _NOTICE: Final = f"""
@@ -32,20 +35,22 @@ days AS MATERIALIZED (
     SELECT DISTINCT (d.moment AT TIME ZONE 'UTC')::date AS day
     FROM clock, unnest(ARRAY[now, now - interval '{LATE_S} seconds']) d(moment)
 ),
+active AS MATERIALIZED (
+    SELECT d.workspace_id, d.day, d.message_count
+    FROM days JOIN daily_message_count d ON d.day = days.day AND d.message_count > 0
+),
 used AS (
-    SELECT w.workspace_id, to_char(days.day, 'YYYY-MM-DD') AS period, w.daily_message_allowance AS allowance,
-           d.message_count::numeric AS message_count
-    FROM workspaces w CROSS JOIN days
-    JOIN daily_message_count d ON d.workspace_id = w.workspace_id AND d.day = days.day
-    WHERE w.daily_message_allowance > 0
+    SELECT w.workspace_id, to_char(a.day, 'YYYY-MM-DD') AS period, w.daily_message_allowance AS allowance,
+           a.message_count::numeric AS message_count
+    FROM active a JOIN workspaces w ON w.workspace_id = a.workspace_id AND w.daily_message_allowance > 0
     UNION ALL
-    SELECT w.workspace_id, to_char(m.first, 'YYYY-MM'), w.monthly_message_allowance, sum(d.message_count)
-    FROM workspaces w
-    CROSS JOIN (SELECT DISTINCT date_trunc('month', day)::date AS first FROM days) m
-    JOIN daily_message_count d
-      ON d.workspace_id = w.workspace_id AND d.day >= m.first AND d.day < (m.first + interval '1 month')::date
-    WHERE w.monthly_message_allowance > 0
-    GROUP BY 1, 2, 3
+    SELECT w.workspace_id, to_char(a.first, 'YYYY-MM'), w.monthly_message_allowance, s.message_count
+    FROM (SELECT DISTINCT workspace_id, date_trunc('month', day)::date AS first FROM active) a
+    JOIN workspaces w ON w.workspace_id = a.workspace_id AND w.monthly_message_allowance > 0
+    CROSS JOIN LATERAL (
+        SELECT sum(d.message_count) AS message_count FROM daily_message_count d
+        WHERE d.workspace_id = a.workspace_id AND d.day >= a.first AND d.day < (a.first + interval '1 month')::date
+    ) s
 ),
 reached AS (
     SELECT 'evt_' || u.workspace_id || '_' || u.period || '_' || percent AS event_id, u.*, percent
@@ -61,6 +66,8 @@ WHERE NOT EXISTS (SELECT FROM allowance_events e WHERE e.event_id = r.event_id)
 ORDER BY r.percent, r.event_id LIMIT :limit
 ON CONFLICT (event_id) DO NOTHING
 """  # noqa: S608 - the only thing put in is a constant
+
+"""Months are summed for workspaces that have counted something today: the look costs what today's workspaces cost."""
 
 _CLAIM: Final = f"""
 WITH due AS (
@@ -123,6 +130,7 @@ class SqlEventStore:
         allowance of 0 is never reached. Raises Overloaded.
         """
         with database_errors(), self._engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL statement_timeout = '{NOTICE_TIMEOUT_S}s'"))
             if not connection.execute(_TRY_LOCK, {"id": _NOTICE_LOCK_ID}).scalar_one():
                 return 0
             return connection.execute(self._notice, {"limit": limit}).rowcount

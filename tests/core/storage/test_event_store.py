@@ -175,18 +175,20 @@ def test_every_day_has_events_of_its_own(site: EventSite) -> None:
 
 def test_the_monthly_allowance_has_events_of_its_own(site: EventSite) -> None:
     """The month's sum counts, without the days of the months around it; both kinds are made side by side."""
-    site.set_time("2030-05-31 12:00:00Z")
-    site.allow(daily=10, monthly=100)
+    site.allow(daily=1_000, monthly=100)
     site.count(1_000, day="2030-04-30")
     site.count(1_000, day="2030-06-01")
-    site.count(49, day="2030-05-01")
+    site.count(49)
     assert site.noticed() == []
+    site.set_time("2030-05-15 12:00:00Z")
     site.count(30, day="2030-05-15")
     assert site.noticed() == ["2030-05_50"]
+    site.set_time("2030-05-31 12:00:00Z")
+    site.allow(daily=10, monthly=100)
     site.count(5, day="2030-05-31")
     assert site.noticed() == ["2030-05_80", "2030-05-31_50"]
-    site.count(16, day="2030-05-02")
-    assert site.noticed() == ["2030-05_100"]
+    site.count(21, day="2030-05-31")
+    assert site.noticed() == ["2030-05_100", "2030-05-31_80", "2030-05-31_100"]
     query = "SELECT allowance_messages, message_count FROM allowance_events WHERE event_id = 'evt_ws_2030-05_100'"
     assert [tuple(row) for row in site.books.read(query)] == [(100, 100)]
 
