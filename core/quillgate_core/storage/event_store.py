@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from quillgate_core.allowance_event import AllowanceEvent
 from quillgate_core.storage.engine import database_errors
-from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
 CLAIM_S: Final = 60
 """How long an event that was claimed and never heard of again is left alone."""
