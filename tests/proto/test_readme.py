@@ -63,7 +63,7 @@ def consumer(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyte
 
 def test_the_page_has_programs() -> None:
     """Every Python block of the page is run: each is followed by the text that it prints."""
-    assert len(PROGRAMS) == README.count("```python") == 5
+    assert len(PROGRAMS) == README.count("```python") == 6
 
 
 def test_the_wheel_depends_on_three_packages(wheel: Path) -> None:
@@ -100,7 +100,7 @@ def test_an_empty_environment_is_complete_with_the_wheel(consumer: Path) -> None
     assert run(consumer, "-I", "-W", "error", "-c", code) == "[]\n"
 
 
-@pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=["ask", "stream", "errors", "metering", "json"])
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=["ask", "stream", "errors", "metering", "chat", "json"])
 async def test_a_program_of_the_page_prints_what_it_says(
     program: str, printed: str, consumer: Path, running_service: RunningService, tmp_path: Path
 ) -> None:
