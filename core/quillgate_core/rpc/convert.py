@@ -1,6 +1,7 @@
 """Between the core's values and the contract's messages: times, days, keys, workspaces, reservations, receipts."""
 
 import re
+from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -10,9 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from quillgate.v1 import key_service_pb2, metering_service_pb2, workspace_service_pb2
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.key import Key
+from quillgate_core.key import Key, KeyLimits
 from quillgate_core.reservation import DailyCount, Receipt, Reservation
 from quillgate_core.workspaces import Workspace
+
+KEY_LIMITS: Final = tuple(field.name for field in fields(KeyLimits))
+"""The limits of a key by name, the same in the core and in the contract."""
 
 _MAX_DURATION_S: Final = 315_576_000_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -149,7 +153,13 @@ def from_key(key: Key) -> key_service_pb2.Key:
         expire_time=to_timestamp(key.expire_time),
         last_used_time=to_timestamp(key.last_used_time),
         revoke_time=to_timestamp(key.revoke_time),
+        limits=key_service_pb2.KeyLimits(**asdict(key.limits)),
     )
+
+
+def to_key_limits(limits: key_service_pb2.KeyLimits) -> KeyLimits:
+    """Returns the contract's limits of a key; an absent one is None."""
+    return KeyLimits(**{name: getattr(limits, name) for name in KEY_LIMITS if limits.HasField(name)})  # type: ignore[arg-type]
 
 
 def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
