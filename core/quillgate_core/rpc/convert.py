@@ -1,6 +1,7 @@
 """Between the core's values and the contract's messages: times, days, keys, workspaces, reservations, receipts."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
 from typing import Final
@@ -13,7 +14,7 @@ from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.key import Key, KeyLimits
 from quillgate_core.reservation import DailyCount, Receipt, Reservation
-from quillgate_core.workspaces import Workspace
+from quillgate_core.workspaces import AtAllowance, Workspace
 
 KEY_LIMITS: Final = tuple(field.name for field in fields(KeyLimits))
 """The limits of a key by name, the same in the core and in the contract."""
@@ -26,6 +27,10 @@ _SOURCES: Final = {
     "estimate": metering_service_pb2.USAGE_SOURCE_ESTIMATE,
     "caller": metering_service_pb2.USAGE_SOURCE_CALLER,
     "hold": metering_service_pb2.USAGE_SOURCE_HOLD,
+}
+_AT_ALLOWANCE: Final[Mapping[AtAllowance, "workspace_service_pb2.AtAllowance.ValueType"]] = {
+    "refuse": workspace_service_pb2.AT_ALLOWANCE_REFUSE,
+    "allow": workspace_service_pb2.AT_ALLOWANCE_ALLOW,
 }
 _STATES: Final = {
     "open": metering_service_pb2.RESERVATION_STATE_OPEN,
@@ -171,6 +176,21 @@ def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
         create_time=to_timestamp(workspace.create_time),
         update_time=to_timestamp(workspace.update_time),
         store_responses=workspace.store_responses,
+        monthly_message_allowance=workspace.monthly_message_allowance,
+        at_allowance=_AT_ALLOWANCE[workspace.at_allowance],
+        disable_time=to_timestamp(workspace.disable_time),
+    )
+
+
+def to_at_allowance(value: int) -> AtAllowance:
+    """Returns what shall happen at an allowance, "refuse" where nothing is said; raises InvalidRequest."""
+    if value == workspace_service_pb2.AT_ALLOWANCE_UNSPECIFIED:
+        return "refuse"
+    for name, known in _AT_ALLOWANCE.items():
+        if value == known:
+            return name
+    raise InvalidRequest(
+        "'at_allowance' is neither to refuse nor to allow.", param="at_allowance", code="invalid_value"
     )
 
 
