@@ -127,6 +127,10 @@ class Keys:
         principal.require(KEYS_MANAGE)
         return _found(key_id, self._store.get(_possible(key_id), workspace_id=_reach(principal)))
 
+    def own(self, principal: Principal) -> Key:
+        """Return the caller's own key, whatever it may do. Raises KeyNotFound if it is gone."""
+        return _found(principal.key_id, self._store.get(principal.key_id, workspace_id=principal.workspace_id))
+
     def list(
         self,
         principal: Principal,

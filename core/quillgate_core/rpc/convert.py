@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Final, get_args
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,12 +13,15 @@ from quillgate.v1 import key_service_pb2, metering_service_pb2, workspace_servic
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.key import Key, KeyLimits
+from quillgate_core.key_usage import KeyCount, KeyUsage
+from quillgate_core.limits import LimitName, LimitState
 from quillgate_core.reservation import DailyCount, Receipt, Reservation
 from quillgate_core.workspaces import AtAllowance, Workspace
 
 KEY_LIMITS: Final = tuple(field.name for field in fields(KeyLimits))
 """The limits of a key by name, the same in the core and in the contract."""
 
+_LIMITS: Final = {name: metering_service_pb2.Limit.Value(f"LIMIT_{name.upper()}") for name in get_args(LimitName)}
 _MAX_DURATION_S: Final = 315_576_000_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SOURCES: Final = {
@@ -102,6 +105,8 @@ def from_reservation(reservation: Reservation) -> metering_service_pb2.Reservati
         state=_STATES[reservation.state],
         remaining_messages=reservation.remaining_messages,
         daily_message_allowance=reservation.allowance_messages,
+        limits=map(from_limit, reservation.limits),
+        held_tokens=reservation.held_tokens,
     )
 
 
@@ -119,7 +124,39 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         daily_message_allowance=receipt.allowance_messages,
         byok=receipt.byok,
         cost_picodollars=receipt.cost_picodollars,
+        limits=map(from_limit, receipt.limits),
+        overage_messages=receipt.overage_messages,
     )
+
+
+def from_limit(state: LimitState) -> metering_service_pb2.LimitState:
+    """Returns how far a limit is used as the contract's."""
+    return metering_service_pb2.LimitState(
+        limit=_LIMITS[state.limit],
+        value=state.value,
+        remaining=state.remaining,
+        reset_time=to_timestamp(state.reset_time),
+    )
+
+
+def from_key_usage(usage: KeyUsage) -> metering_service_pb2.GetKeyUsageResponse:
+    """Returns what a key may use and has used as the contract's."""
+    return metering_service_pb2.GetKeyUsageResponse(
+        key_id=usage.key.key_id,
+        name=usage.key.name,
+        workspace_id=usage.key.workspace_id,
+        expire_time=to_timestamp(usage.key.expire_time),
+        allowed_models=usage.key.allowed_models,
+        scopes=usage.key.scopes,
+        limits=map(from_limit, usage.limits),
+        today=_from_key_count(usage.today),
+        month=_from_key_count(usage.month),
+        remaining_messages=usage.remaining_messages,
+    )
+
+
+def _from_key_count(count: KeyCount) -> metering_service_pb2.KeyMessageCount:
+    return metering_service_pb2.KeyMessageCount(**asdict(count))
 
 
 def from_daily(row: DailyCount) -> metering_service_pb2.DailyMessageCount:
