@@ -162,14 +162,14 @@ def from_rpc(error: grpc.RpcError, *, request_id: str, credential: str, now: dat
     if row.code == "invalid_api_key":
         return incorrect_key(credential)
     now = now or datetime.now(UTC)
-    unit = _TOKENS if info.metadata.get("limit") == "key_tokens_per_minute" else row.kind
+    kind = _TOKENS if info.metadata.get("limit") == "key_tokens_per_minute" else row.kind
     return ApiError(
         row.status,
         _details_of(error) or _AWAY,
-        kind=unit if row.kind == _REQUESTS else row.kind,
+        kind=kind,
         code=row.code or info.metadata.get("code") or None,
         param=info.metadata.get("param") or None,
-        headers=_retry_headers(row, info, now) | (_limit_headers(unit, info, now) if row.kind == _REQUESTS else {}),
+        headers=_retry_headers(row, info, now) | (_limit_headers(kind, info, now) if row.kind == _REQUESTS else {}),
     )
 
 
