@@ -33,6 +33,7 @@ from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
 from quillgate_core.errors import QuillgateError
+from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
 from quillgate_core.live_catalogue import LiveCatalogue
@@ -66,6 +67,7 @@ from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.event_store import SqlEventStore
 from quillgate_core.storage.key_store import PostgresKeyStore
+from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
@@ -126,14 +128,16 @@ class Core:
         self._config = config
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
         self._writer = GroupedWriter(connect=partial(connect_ledger, database.url), ledger=Ledger())
+        daily_store = SqlDailyStore(database.engine)
         self.metering = Metering(
             writer=self._writer,
-            daily_store=SqlDailyStore(database.engine),
+            daily_store=daily_store,
             lease_store=SqlLeaseStore(database.engine),
             instance_id=f"core_{uuid.uuid4().hex}",
             idempotency=current_idempotency,
         )
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
+        self._key_usages = KeyUsages(self.keys, daily_store, SqlKeyUsageStore(database.engine))
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
         self._response_store = PostgresResponseStore(database.engine, timedelta(days=config.response_retention_days))
         self.stored_responses = StoredResponses(self._response_store)
@@ -268,7 +272,9 @@ class Core:
         )
         response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
-        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)
+        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(
+            MeteringService(self.metering, self._key_usages), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def _listen(self, server: grpc.aio.Server) -> str:

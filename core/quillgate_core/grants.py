@@ -3,14 +3,18 @@
 Pure: values in, values or an error out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from quillgate_core.errors import InvalidRequest, ModelNotAllowed
+from quillgate_core.key import KeyLimits
 from quillgate_core.names import check_name
 from quillgate_core.principal import SCOPES, Principal
 
 MAX_ALLOWED_MODELS = 200
+MAX_LIMIT = 10**12
+"""The most that any limit of a key may be, in its unit; small enough to be added up safely."""
 EVERY_MODEL = "*"
 """Stands in an error for "every model", which no allow-list contains."""
 
@@ -40,6 +44,20 @@ def check_future(expire_time: datetime | None, now: datetime) -> None:
         raise InvalidRequest("'expire_time' must be in the future.", param="expire_time")
 
 
+def check_limits(limits: KeyLimits) -> KeyLimits:
+    """Return the limits. Raises InvalidRequest for the first that is negative or greater than MAX_LIMIT."""
+    for name, value in asdict(limits).items():
+        if value is not None and not 0 <= value <= MAX_LIMIT:
+            raise InvalidRequest(f"A limit must be between 0 and {MAX_LIMIT}.", param=f"limits.{name}")
+    return limits
+
+
+def inherit_limits(principal: Principal, limits: KeyLimits) -> KeyLimits:
+    """Return the limits with the caller's own wherever none is given."""
+    own = asdict(principal.limits)
+    return KeyLimits(**{name: own[name] if value is None else value for name, value in asdict(limits).items()})
+
+
 def refuse_more_scopes(principal: Principal, scopes: Sequence[str]) -> None:
     """Raise ScopeMissing, naming the first scope that the caller lacks itself."""
     for scope in scopes:
@@ -60,3 +78,17 @@ def refuse_later_expiry(principal: Principal, expire_time: datetime | None, *, p
         return
     if expire_time is None or expire_time > principal.expire_time:
         raise InvalidRequest("A key may not outlast the key that makes, changes or rotates it.", param=param)
+
+
+def refuse_higher_limits(principal: Principal, limits: Mapping[str, int | None], *, param: str = "") -> None:
+    """Raise InvalidRequest if one of the limits, by name, is above the caller's own; no limit is above every limit.
+
+    The error names `param`, or else the limit.
+    """
+    for name, value in limits.items():
+        own = getattr(principal.limits, name)
+        if own is not None and (value is None or value > own):
+            raise InvalidRequest(
+                f"A key's `{name}` may be {own} at most, as that of the key that makes, changes or rotates it.",
+                param=param or f"limits.{name}",
+            )

@@ -4,12 +4,47 @@ Values and an interface only: the rules are in `keys.py`, the SQL is in `storage
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Protocol
 
 from quillgate_core.page import PageStart
 from quillgate_core.unchanged import UNCHANGED, Unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How much a key may use, beside its workspace's allowance; None is no limit, 0 admits nothing."""
+
+    daily_messages: int | None = None
+    """Messages per UTC day."""
+    monthly_messages: int | None = None
+    """Messages per UTC month."""
+    requests_per_minute: int | None = None
+    """Requests in any 60 seconds."""
+    tokens_per_minute: int | None = None
+    """LLM tokens of the requests of any 60 seconds."""
+    concurrent_requests: int | None = None
+    """Requests that run at the same time."""
+
+
+NO_LIMITS = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimitChanges:
+    """Which limits to change; what is not given stays, None takes a limit away."""
+
+    daily_messages: int | Unchanged | None = UNCHANGED
+    monthly_messages: int | Unchanged | None = UNCHANGED
+    requests_per_minute: int | Unchanged | None = UNCHANGED
+    tokens_per_minute: int | Unchanged | None = UNCHANGED
+    concurrent_requests: int | Unchanged | None = UNCHANGED
+
+    def given(self) -> dict[str, int | None]:
+        """Return the limits to change by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not UNCHANGED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +65,7 @@ class Key:
     expire_time: datetime | None
     last_used_time: datetime | None
     revoke_time: datetime | None
+    limits: KeyLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +76,7 @@ class KeyChanges:
     scopes: Sequence[str] | Unchanged = UNCHANGED
     allowed_models: Sequence[str] | Unchanged = UNCHANGED
     expire_time: datetime | Unchanged | None = UNCHANGED
+    limits: KeyLimitChanges = KeyLimitChanges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +89,7 @@ class NewKey:
     scopes: tuple[str, ...]
     allowed_models: tuple[str, ...] = ()
     expire_time: datetime | None = None
+    limits: KeyLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

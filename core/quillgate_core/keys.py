@@ -6,12 +6,12 @@ this module once, when it is made, and is never stored: only its digest is.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from quillgate_core import grants
 from quillgate_core.errors import InvalidRequest, KeyInvalid, KeyNotFound, KeyRevoked, QuillgateError
-from quillgate_core.key import Credential, Key, KeyChanges, KeyEdit, KeyStore, NewKey, NewSecret
+from quillgate_core.key import NO_LIMITS, Credential, Key, KeyChanges, KeyEdit, KeyLimits, KeyStore, NewKey, NewSecret
 from quillgate_core.key_format import is_key_id, is_well_formed, new_key_id, new_secret, new_workspace_id, secret_digest
 from quillgate_core.last_used import LastUsedTimes
 from quillgate_core.names import check_name
@@ -97,10 +97,11 @@ class Keys:
         workspace_id: str = "",
         allowed_models: Sequence[str] = (),
         expire_time: datetime | None = None,
+        limits: KeyLimits = NO_LIMITS,
     ) -> tuple[Key, str]:
         """Make a key and return it with its secret, which is shown only here.
 
-        Where the caller has an allow-list or ends some day, a key without its own gets the caller's.
+        Where the caller has an allow-list or a limit or ends some day, a key without its own gets the caller's.
         Raises InvalidRequest, ScopeMissing, ModelNotAllowed or WorkspaceNotFound.
         """
         principal.require(KEYS_MANAGE)
@@ -111,9 +112,11 @@ class Keys:
             scopes=grants.check_scopes(scopes),
             allowed_models=grants.check_models(allowed_models) or principal.allowed_models,
             expire_time=expire_time or principal.expire_time,
+            limits=grants.inherit_limits(principal, grants.check_limits(limits)),
         )
         grants.refuse_more_scopes(principal, key.scopes)
         grants.refuse_more_models(principal, key.allowed_models)
+        grants.refuse_higher_limits(principal, asdict(key.limits))
         grants.refuse_later_expiry(principal, key.expire_time, param="expire_time")
         grants.check_future(key.expire_time, self._store.now())
         secret, new = self._new_secret()
@@ -123,6 +126,10 @@ class Keys:
         """Return a key that the caller may manage. Raises ScopeMissing or KeyNotFound."""
         principal.require(KEYS_MANAGE)
         return _found(key_id, self._store.get(_possible(key_id), workspace_id=_reach(principal)))
+
+    def own(self, principal: Principal) -> Key:
+        """Return the caller's own key, whatever it may do. Raises KeyNotFound if it is gone."""
+        return _found(principal.key_id, self._store.get(principal.key_id, workspace_id=principal.workspace_id))
 
     def list(
         self,
@@ -166,7 +173,8 @@ class Keys:
         """Give a key a new secret, shown only here; its older ones work `overlap_s` (0 to 7 days) longer at most.
 
         The caller gets a working secret, so the key must grant nothing that the caller lacks: neither scopes, nor
-        models, nor a later end. Raises InvalidRequest, ScopeMissing, ModelNotAllowed, KeyNotFound or KeyRevoked.
+        models, nor higher limits, nor a later end. Raises InvalidRequest, ScopeMissing, ModelNotAllowed, KeyNotFound
+        or KeyRevoked.
         """
         principal.require(KEYS_MANAGE)
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
@@ -177,6 +185,7 @@ class Keys:
             grants.refuse_more_scopes(principal, key.scopes)
             _refuse_revoked(key)
             grants.refuse_more_models(principal, key.allowed_models)
+            grants.refuse_higher_limits(principal, asdict(key.limits), param="key_id")
             grants.refuse_later_expiry(principal, key.expire_time, param="key_id")
             return KeyEdit(key, new, now + timedelta(seconds=overlap_s))
 
@@ -233,6 +242,7 @@ def _principal(credential: Credential) -> Principal:
         scopes=frozenset(key.scopes),
         allowed_models=key.allowed_models,
         expire_time=credential.expire_time,
+        limits=key.limits,
     )
 
 
@@ -272,4 +282,8 @@ def _changed(principal: Principal, key: Key, changes: KeyChanges, now: datetime)
         grants.check_future(changes.expire_time, now)
         grants.refuse_later_expiry(principal, changes.expire_time, param="expire_time")
         key = replace(key, expire_time=changes.expire_time)
+    limits = changes.limits.given()
+    if limits:
+        key = replace(key, limits=grants.check_limits(replace(key.limits, **limits)))
+        grants.refuse_higher_limits(principal, limits)
     return key

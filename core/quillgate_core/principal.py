@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quillgate_core.errors import ModelNotAllowed, ScopeMissing, WorkspaceNotFound
+from quillgate_core.key import NO_LIMITS, KeyLimits
 
 INFERENCE = "inference"
 USAGE_READ = "usage.read"
@@ -29,6 +30,8 @@ class Principal:
     """Empty: every model."""
     expire_time: datetime | None = None
     """When this credential ends: the earlier of the key's expiry and that of the presented secret. None: never."""
+    limits: KeyLimits = NO_LIMITS
+    """How much it may use itself, and so the most that it may grant."""
 
     @property
     def is_platform_admin(self) -> bool:

@@ -234,12 +234,18 @@ class DailyCount:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """What a workspace has left of the running UTC day; allowance and remaining are None without a limit."""
+    """What a workspace has left of the running UTC day and month; allowance and remaining are None without a limit.
+
+    With `allows_overage` requests are served even when nothing is left.
+    """
 
     day: date
     allowance: int | None
     remaining_messages: int | None
     reset_time: datetime
+    monthly_allowance: int | None = None
+    monthly_remaining_messages: int | None = None
+    allows_overage: bool = False
 
 
 class KeyStale(Exception):

@@ -1,11 +1,11 @@
-"""The workspaces: groups of people that are billed together, each with a daily allowance of messages.
+"""The workspaces: groups of people that are billed together, with allowances of messages a day and a month.
 
 Enforces who may see and change what. Knows no SQL and no gRPC; the composition root passes the store.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from quillgate_core.errors import InvalidRequest, WorkspaceNotFound
 from quillgate_core.key_format import new_workspace_id
@@ -15,6 +15,9 @@ from quillgate_core.principal import PLATFORM_ADMIN, WORKSPACE_ADMIN, Principal
 from quillgate_core.unchanged import UNCHANGED, Unchanged
 
 MAX_ALLOWANCE_MESSAGES = 10**12
+
+AtAllowance: TypeAlias = Literal["refuse", "allow"]
+"""What happens to a request for which too few messages are left: refused, or served and counted as overage too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,11 @@ class Workspace:
     update_time: datetime
     store_responses: bool = True
     """Whether responses may be kept."""
+    monthly_message_allowance: int | None = None
+    """Messages per UTC month; 0 admits none, None is no limit."""
+    at_allowance: AtAllowance = "refuse"
+    disable_time: datetime | None = None
+    """When it was disabled, so that nothing that counts is served; None: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +46,23 @@ class WorkspaceChanges:
     name: str | Unchanged = UNCHANGED
     daily_message_allowance: int | Unchanged | None = UNCHANGED
     store_responses: bool | Unchanged = UNCHANGED
+    monthly_message_allowance: int | Unchanged | None = UNCHANGED
+    at_allowance: AtAllowance | Unchanged = UNCHANGED
+    disabled: bool | Unchanged = UNCHANGED
 
 
 class WorkspaceStore(Protocol):
     """Where workspaces are kept."""
 
     def insert(
-        self, workspace_id: str, *, name: str, daily_message_allowance: int | None, store_responses: bool
+        self,
+        workspace_id: str,
+        *,
+        name: str,
+        daily_message_allowance: int | None,
+        monthly_message_allowance: int | None,
+        at_allowance: AtAllowance,
+        store_responses: bool,
     ) -> Workspace:
         """Add a workspace; both times are the database's."""
 
@@ -55,7 +73,7 @@ class WorkspaceStore(Protocol):
         """Return at most `limit` workspaces in order of creation."""
 
     def update(self, workspace_id: str, changes: WorkspaceChanges) -> Workspace | None:
-        """Change the workspace and return it, None if there is none."""
+        """Change the workspace and return it, None if there is none; the time of a first disabling stays."""
 
 
 class Workspaces:
@@ -65,14 +83,23 @@ class Workspaces:
         self._store = store
 
     def create(
-        self, principal: Principal, *, name: str, daily_message_allowance: int | None, store_responses: bool = True
+        self,
+        principal: Principal,
+        *,
+        name: str,
+        daily_message_allowance: int | None,
+        monthly_message_allowance: int | None = None,
+        at_allowance: AtAllowance = "refuse",
+        store_responses: bool = True,
     ) -> Workspace:
         """Make a workspace; needs `platform.admin`. Raises ScopeMissing or InvalidRequest."""
         principal.require(PLATFORM_ADMIN)
         return self._store.insert(
             new_workspace_id(),
             name=check_name(name, param="name"),
-            daily_message_allowance=_check_allowance(daily_message_allowance),
+            daily_message_allowance=_check_allowance(daily_message_allowance, "daily_message_allowance"),
+            monthly_message_allowance=_check_allowance(monthly_message_allowance, "monthly_message_allowance"),
+            at_allowance=at_allowance,
             store_responses=store_responses,
         )
 
@@ -94,17 +121,21 @@ class Workspaces:
         return page, PageStart(page[-1].create_time, page[-1].workspace_id).token() if len(found) > limit else ""
 
     def update(self, principal: Principal, workspace_id: str = "", *, changes: WorkspaceChanges) -> Workspace:
-        """Change a workspace: name and storage with `workspace.admin`, its allowance with `platform.admin` only.
+        """Change a workspace: name and storage with `workspace.admin`, everything else with `platform.admin` only.
 
-        A workspace must not raise its own bill. Raises ScopeMissing, WorkspaceNotFound or InvalidRequest.
+        A workspace must not raise its own bill, nor take back that it was disabled. Its keys are not touched by that:
+        those of a disabled one still do what does not count. Raises ScopeMissing, WorkspaceNotFound or InvalidRequest.
         """
         principal.require(WORKSPACE_ADMIN)
         workspace_id = principal.workspace(workspace_id)
         if changes == WorkspaceChanges():
             raise InvalidRequest("Nothing to change was named.", param="update_mask")
-        if changes.daily_message_allowance is not UNCHANGED:
+        if changes != WorkspaceChanges(name=changes.name, store_responses=changes.store_responses):
             principal.require(PLATFORM_ADMIN)
-            _check_allowance(changes.daily_message_allowance)
+        for param in ("daily_message_allowance", "monthly_message_allowance"):
+            allowance = getattr(changes, param)
+            if allowance is not UNCHANGED:
+                _check_allowance(allowance, param)
         if changes.name is not UNCHANGED:
             check_name(changes.name, param="name")
         return _found(workspace_id, self._store.update(workspace_id, changes))
@@ -116,10 +147,10 @@ def _found(workspace_id: str, workspace: Workspace | None) -> Workspace:
     return workspace
 
 
-def _check_allowance(allowance: int | None) -> int | None:
+def _check_allowance(allowance: int | None, param: str) -> int | None:
     if allowance is not None and not 0 <= allowance <= MAX_ALLOWANCE_MESSAGES:
         raise InvalidRequest(
-            f"The daily allowance must be between 0 and {MAX_ALLOWANCE_MESSAGES} messages.",
-            param="daily_message_allowance",
+            f"The {param.partition('_')[0]} allowance must be between 0 and {MAX_ALLOWANCE_MESSAGES} messages.",
+            param=param,
         )
     return allowance

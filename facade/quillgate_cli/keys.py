@@ -24,6 +24,7 @@ from quillgate_cli.argument import json_option, key_id_argument, workspace_optio
 from quillgate_cli.connection import Core, with_core
 from quillgate_cli.durations import parse_duration, parse_expiry
 from quillgate_cli.failure import WrongUsage
+from quillgate_cli.key_limits import limit_options, limit_paths, limits_message, limits_text, no_limit_option
 from quillgate_cli.pages import PAGE_SIZE, all_pages
 from quillgate_cli.table import Column
 
@@ -44,6 +45,7 @@ _secret_only_option = click.option(
 @click.option("--scope", "scopes", multiple=True, help=f"{_SCOPES} Default: inference and usage.read.")
 @click.option("--model", "models", multiple=True, help="A model it may use; repeatable. Default: any.")
 @_expires_option
+@limit_options
 @json_option
 @_secret_only_option
 @with_core
@@ -57,8 +59,9 @@ def create(
     expires: str | None,
     as_json: bool,
     secret_only: bool,
+    **limits: int | None,
 ) -> None:
-    """Make a key and show its secret, this once."""
+    """Make a key and show its secret, this once; a limit that is not given is your own key's."""
     _check_form(as_json, secret_only)
     request = CreateKeyRequest(
         workspace_id=workspace or "",
@@ -66,6 +69,7 @@ def create(
         scopes=scopes,
         allowed_models=models,
         expire_time=_expire_time(expires),
+        limits=limits_message(limits),
     )
     _show_secret(core.call(core.keys.CreateKey, request), as_json, secret_only)
 
@@ -109,6 +113,8 @@ def show(core: Core, *, key_id: str, as_json: bool) -> None:
 @click.option("--any-model", is_flag=True, help="It may use every model.")
 @_expires_option
 @click.option("--never-expires", is_flag=True, help="It works until it is revoked.")
+@limit_options
+@no_limit_option
 @json_option
 @with_core
 def update(
@@ -121,7 +127,9 @@ def update(
     any_model: bool,
     expires: str | None,
     never_expires: bool,
+    no_limits: tuple[str, ...],
     as_json: bool,
+    **limits: int | None,
 ) -> None:
     """Change a key, from the next request on."""
     if models and any_model:
@@ -134,9 +142,12 @@ def update(
         "allowed_models": bool(models) or any_model,
         "expire_time": expires is not None or never_expires,
     }
-    paths = [field for field, changed in changes.items() if changed]
+    paths = [field for field, changed in changes.items() if changed] + limit_paths(limits, no_limits)
     if not paths:
-        raise WrongUsage("nothing to change: give --name, --scope, --model, --any-model, --expires or --never-expires")
+        raise WrongUsage(
+            "nothing to change: give --name, --scope, --model, --any-model, --expires, --never-expires, a limit or "
+            "--no-limit"
+        )
     request = UpdateKeyRequest(
         key_id=key_id,
         name=name or "",
@@ -144,6 +155,7 @@ def update(
         allowed_models=models,
         expire_time=_expire_time(expires),
         update_mask=FieldMask(paths=paths),
+        limits=limits_message(limits),
     )
     _show(core.call(core.keys.UpdateKey, request).key, as_json)
 
@@ -217,6 +229,7 @@ def _show(key: Key, as_json: bool) -> None:
             "Secret": _secret_end(key),
             "Scopes": _scopes(key),
             "Models": _models(key),
+            "Limits": limits_text(key.limits),
             "Created": output.moment(key, "create_time"),
             "Expires": output.moment(key, "expire_time"),
             "Last used": output.moment(key, "last_used_time"),

@@ -66,7 +66,8 @@ def print_json(value: Any) -> None:
 def json_value(message: Message) -> dict[str, Any]:
     """Returns the message as JSON values under its field names, every field present: unset ones are null.
 
-    Unlike `json_format`, 64-bit integers stay numbers: none here comes near 2**53. Page tokens are left out.
+    Enums are names. Unlike `json_format`, 64-bit integers stay numbers: none here comes near 2**53. Page tokens are
+    left out.
     """
     fields = (field for field in message.DESCRIPTOR.fields if field.name != "next_page_token")
     return {field.name: _field_value(message, field) for field in fields}
@@ -116,6 +117,9 @@ def _field_value(message: Message, field: Any) -> Any:
 def _single_value(field: Any, value: Any) -> Any:
     if isinstance(value, Timestamp):
         return _rfc3339(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return value if known is None else known.name
     return value if field.message_type is None else json_value(value)
 
 

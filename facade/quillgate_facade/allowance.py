@@ -1,16 +1,37 @@
-"""What an answer's head says of the workspace's daily allowance, in our words and in OpenAI's.
+"""What an answer's head says of the limits that the request is under, in our words and in OpenAI's.
 
-OpenAI's clients read `x-ratelimit-*`. The one limit there is, is the allowance of messages: a request counts at least
-one, and one stands for 16,000 tokens, so what is left of it bounds both the requests and the tokens of the day.
+OpenAI's clients read `x-ratelimit-*`. For a key with a limit of requests or tokens a minute they tell that. Otherwise
+they tell the tightest limit in messages: a request counts at least one, and one stands for 16,000 tokens, so what is
+left of it bounds both the requests and the tokens until it resets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 
-from quillgate.v1.metering_service_pb2 import Receipt, Reservation
+from quillgate.v1.metering_service_pb2 import (
+    LIMIT_DAILY_MESSAGE_ALLOWANCE,
+    LIMIT_KEY_DAILY_MESSAGES,
+    LIMIT_KEY_MONTHLY_MESSAGES,
+    LIMIT_KEY_REQUESTS_PER_MINUTE,
+    LIMIT_KEY_TOKENS_PER_MINUTE,
+    LIMIT_MONTHLY_MESSAGE_ALLOWANCE,
+    LimitState,
+    Receipt,
+    Reservation,
+)
 
 REMAINING_HEADER = "x-quillgate-messages-remaining"
 TOKENS_PER_MESSAGE = 16_000
+
+MESSAGE_LIMITS = frozenset(
+    {
+        LIMIT_DAILY_MESSAGE_ALLOWANCE,
+        LIMIT_MONTHLY_MESSAGE_ALLOWANCE,
+        LIMIT_KEY_DAILY_MESSAGES,
+        LIMIT_KEY_MONTHLY_MESSAGES,
+    }
+)
+"""The limits whose unit is messages."""
 
 
 def utc_now() -> datetime:
@@ -19,28 +40,69 @@ def utc_now() -> datetime:
 
 
 def allowance_headers(account: Receipt | Reservation, now: Callable[[], datetime] = utc_now) -> dict[str, str]:
-    """Returns the headers for what is left after this request; none for a workspace without a limit."""
-    if not account.HasField("remaining_messages"):
-        return {}
-    left = account.remaining_messages
-    headers = {REMAINING_HEADER: str(left)}
-    if account.HasField("daily_message_allowance"):
-        allowance, reset = account.daily_message_allowance, _until_end_of(account.day, now())
-        headers |= {
-            "x-ratelimit-limit-requests": str(allowance),
-            "x-ratelimit-limit-tokens": str(allowance * TOKENS_PER_MESSAGE),
-            "x-ratelimit-remaining-requests": str(left),
-            "x-ratelimit-remaining-tokens": str(left * TOKENS_PER_MESSAGE),
-            "x-ratelimit-reset-requests": reset,
-            "x-ratelimit-reset-tokens": reset,
-        }
+    """Returns the headers for what is left after this request; none where nothing is limited.
+
+    Of a receipt, what is left of the day's allowance is after the charge, and of other limits as at the reservation.
+    """
+    states = {state.limit: state for state in account.limits}
+    day = _day_of(account)
+    if day is not None:
+        states[LIMIT_DAILY_MESSAGE_ALLOWANCE] = day
+    headers: dict[str, str] = {}
+    tightest = tightest_of(states.values())
+    if tightest is not None:
+        headers |= {REMAINING_HEADER: str(tightest.remaining)}
+        headers |= rate_headers("requests", tightest, now()) | rate_headers("tokens", _in_tokens(tightest), now())
+    elif account.HasField("remaining_messages"):
+        headers |= {REMAINING_HEADER: str(account.remaining_messages)}
+    for limit, unit in ((LIMIT_KEY_REQUESTS_PER_MINUTE, "requests"), (LIMIT_KEY_TOKENS_PER_MINUTE, "tokens")):
+        if limit in states:
+            headers |= rate_headers(unit, states[limit], now())
     return headers
 
 
-def _until_end_of(day: str, now: datetime) -> str:
-    """Returns the time until the UTC day is over as OpenAI writes it, such as `6h3m0s`; at least `1s`."""
-    end = datetime.combine(date.fromisoformat(day), time(), UTC) + timedelta(days=1)
-    seconds = max(1, round((end - now).total_seconds()))
+def tightest_of(states: Iterable[LimitState]) -> LimitState | None:
+    """Returns the limit in messages of which least is left, the one that lasts longest among equals; None of none."""
+    limits = [state for state in states if state.limit in MESSAGE_LIMITS]
+    return min(limits, key=lambda state: (state.remaining, -state.reset_time.seconds), default=None)
+
+
+def rate_headers(unit: str, state: LimitState, now: datetime) -> dict[str, str]:
+    """Returns OpenAI's three headers of a limit; `unit` is `requests` or `tokens`."""
+    headers = {
+        f"x-ratelimit-limit-{unit}": str(state.value),
+        f"x-ratelimit-remaining-{unit}": str(state.remaining),
+    }
+    if state.HasField("reset_time"):
+        headers[f"x-ratelimit-reset-{unit}"] = _until(state.reset_time.ToDatetime(UTC), now)
+    return headers
+
+
+def _day_of(account: Receipt | Reservation) -> LimitState | None:
+    """Returns the state of the day's allowance, which accounts have in fields of its own too; None without a limit."""
+    if not account.HasField("remaining_messages") or not account.HasField("daily_message_allowance"):
+        return None
+    state = LimitState(
+        limit=LIMIT_DAILY_MESSAGE_ALLOWANCE,
+        value=account.daily_message_allowance,
+        remaining=account.remaining_messages,
+    )
+    midnight = datetime.combine(date.fromisoformat(account.day), time(), UTC)
+    state.reset_time.FromDatetime(midnight + timedelta(days=1))
+    return state
+
+
+def _in_tokens(state: LimitState) -> LimitState:
+    """Returns a limit in messages as one in tokens."""
+    tokens = LimitState(value=state.value * TOKENS_PER_MESSAGE, remaining=state.remaining * TOKENS_PER_MESSAGE)
+    if state.HasField("reset_time"):
+        tokens.reset_time.CopyFrom(state.reset_time)
+    return tokens
+
+
+def _until(end: datetime, now: datetime) -> str:
+    """Returns the time until then as OpenAI writes it, such as `6h3m0s`; at least `1s`, so that waiting helps."""
+    seconds = max(1, -int(-(end - now).total_seconds() // 1))
     hours, rest = divmod(seconds, 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

@@ -27,6 +27,7 @@ from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
 from quillgate_facade.text_completions import TextHandler
 from quillgate_facade.transcriptions import TranscriptionsHandler
+from quillgate_facade.usage import UsageHandler
 
 CONFIG = web.AppKey("config", FacadeConfig)
 DRAIN = web.AppKey("drain", Drain)
@@ -50,6 +51,7 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
         text=TextHandler(core, config, drain),
         responses=ResponsesHandler(core, config, drain),
         transcriptions=TranscriptionsHandler(core, config, drain),
+        usage=UsageHandler(core, config, drain),
     )
     add_routes(app, api, probe_endpoints(HealthHandler(core, config, drain)))
     return app

@@ -11,6 +11,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from quillgate.v1.completion_service_pb2_grpc import CompletionServiceStub
+from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
 from quillgate.v1.response_service_pb2_grpc import ResponseServiceStub
 from quillgate_facade.drain import Drain
@@ -18,6 +19,7 @@ from quillgate_facade.errors import from_rpc, stopping
 
 if TYPE_CHECKING:
     from quillgate.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
+    from quillgate.v1.metering_service_pb2_grpc import MeteringServiceAsyncStub
     from quillgate.v1.model_service_pb2_grpc import ModelServiceAsyncStub
     from quillgate.v1.response_service_pb2_grpc import ResponseServiceAsyncStub
 
@@ -32,6 +34,7 @@ class CoreClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.completions = cast("CompletionServiceAsyncStub", CompletionServiceStub(channel))
+        self.metering = cast("MeteringServiceAsyncStub", MeteringServiceStub(channel))
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
         self.responses = cast("ResponseServiceAsyncStub", ResponseServiceStub(channel))
         self.health = cast("Any", health_pb2_grpc.HealthStub(channel))  # its typed stub knows sync calls only

@@ -18,7 +18,9 @@ import grpc
 import msgspec
 
 from quillgate.v1 import error_reason_pb2
+from quillgate.v1.metering_service_pb2 import LimitState
 from quillgate_codec import JsonError, error_info
+from quillgate_facade.allowance import rate_headers
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,12 @@ DOMAIN = "quillgate"
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
-_MAX_RETRY_AFTER_S = 86_400
+#: OpenAI's types of what is limited by the minute.
+_REQUESTS = "requests"
+_TOKENS = "tokens"
+
+#: A month: what resets latest is a monthly limit.
+_MAX_RETRY_AFTER_S = 31 * 86_400
 
 _dumps = msgspec.json.Encoder().encode
 
@@ -100,7 +107,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "KEY_REVOKED": Row(409, INVALID_REQUEST, "key_revoked", retry=False),
         "ALIAS_TAKEN": Row(409, INVALID_REQUEST, "alias_taken", retry=False),
         "LEDGER_DAY_KEPT": Row(409, INVALID_REQUEST, "ledger_day_kept", retry=False),
-        "RATE_LIMITED": Row(429, "requests", "rate_limit_exceeded", retry_after="retry_after_s"),
+        "RATE_LIMITED": Row(429, _REQUESTS, "rate_limit_exceeded", retry_after="retry_after_s"),
         "ALLOWANCE_EXHAUSTED": Row(
             429, "insufficient_quota", "insufficient_quota", retry=False, retry_after="reset_time"
         ),
@@ -131,7 +138,7 @@ CODE_ROWS: Mapping[grpc.StatusCode, tuple[Row, str]] = MappingProxyType(
         grpc.StatusCode.FAILED_PRECONDITION: (Row(409, INVALID_REQUEST, retry=False), _BAD),
         grpc.StatusCode.ABORTED: (Row(409, INVALID_REQUEST), "The request lost against another. Please try again."),
         grpc.StatusCode.RESOURCE_EXHAUSTED: (
-            Row(429, "requests", "rate_limit_exceeded", retry_after="retry_after_s"),
+            Row(429, _REQUESTS, "rate_limit_exceeded", retry_after="retry_after_s"),
             "Too much is asked for at once. Please try again.",
         ),
         grpc.StatusCode.DEADLINE_EXCEEDED: (Row(504, SERVER_ERROR), "The request took too long."),
@@ -154,13 +161,15 @@ def from_rpc(error: grpc.RpcError, *, request_id: str, credential: str, now: dat
         return internal(request_id)
     if row.code == "invalid_api_key":
         return incorrect_key(credential)
+    now = now or datetime.now(UTC)
+    kind = _TOKENS if info.metadata.get("limit") == "key_tokens_per_minute" else row.kind
     return ApiError(
         row.status,
         _details_of(error) or _AWAY,
-        kind=row.kind,
+        kind=kind,
         code=row.code or info.metadata.get("code") or None,
         param=info.metadata.get("param") or None,
-        headers=_retry_headers(row, info, now or datetime.now(UTC)),
+        headers=_retry_headers(row, info, now) | (_limit_headers(kind, info, now) if row.kind == _REQUESTS else {}),
     )
 
 
@@ -201,6 +210,17 @@ def _retry_headers(row: Row, info: error_reason_pb2.ErrorInfo, now: datetime) ->
         seconds = _seconds_until(text, now) if row.retry_after == "reset_time" else _whole_seconds(text)
         headers["retry-after"] = str(min(max(seconds, 1), _MAX_RETRY_AFTER_S))
     return headers
+
+
+def _limit_headers(unit: str, info: error_reason_pb2.ErrorInfo, now: datetime) -> dict[str, str]:
+    """Returns `x-ratelimit-*` of the limit that refused; none where the core does not say which it was."""
+    try:
+        value, remaining = (int(info.metadata.get(name, "")) for name in ("value", "remaining"))
+        state = LimitState(value=value, remaining=remaining)
+        state.reset_time.FromJsonString(info.metadata.get("reset_time", ""))
+    except ValueError:
+        return {}
+    return rate_headers(unit, state, now)
 
 
 def _whole_seconds(text: str) -> int:

@@ -13,6 +13,7 @@ from quillgate_facade.models import ModelsHandler
 from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.text_completions import TextHandler
 from quillgate_facade.transcriptions import TranscriptionsHandler
+from quillgate_facade.usage import UsageHandler
 
 #: Where the API lives; the first is the one that the documentation names.
 PREFIXES = ("/api/openai/v1", "/v1")
@@ -35,6 +36,7 @@ def api_endpoints(
     text: TextHandler,
     responses: ResponsesHandler,
     transcriptions: TranscriptionsHandler,
+    usage: UsageHandler,
 ) -> tuple[Endpoint, ...]:
     """The API, relative to a prefix."""
     return (
@@ -48,6 +50,8 @@ def api_endpoints(
         Endpoint("GET", "/responses/{response_id}/input_items", responses.list_input_items),
         Endpoint("POST", "/responses/{response_id}/cancel", responses.cancel),
         Endpoint("POST", "/audio/transcriptions", transcriptions.create),
+        Endpoint("GET", "/key", usage.key),
+        Endpoint("GET", "/usage", usage.usage),
     )
 
 

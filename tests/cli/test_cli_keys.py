@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fakes.fake_admin_core import ADMIN_SECRET, NEW_SECRET, OWN_WORKSPACE, FakeAdminCore
 
+from quillgate.v1.key_service_pb2 import KeyLimits
+
 from .conftest import Cli
 
 
@@ -58,6 +60,13 @@ def test_create_as_json(cli: Cli) -> None:
             "expire_time": "2031-01-01T00:00:00Z",
             "last_used_time": None,
             "revoke_time": None,
+            "limits": {
+                "daily_messages": None,
+                "monthly_messages": None,
+                "requests_per_minute": None,
+                "tokens_per_minute": None,
+                "concurrent_requests": None,
+            },
         },
         "secret": NEW_SECRET,
     }
@@ -110,6 +119,7 @@ def test_show_names_every_fact(cli: Cli, core: FakeAdminCore) -> None:
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
     assert facts["Key"] == key.key_id
     assert facts["Name"] == "build server"
+    assert facts["Limits"] == "none"
     assert (facts["Secret"], facts["Models"], facts["Expires"], facts["Revoked"]) == ("…NNNN", "a/b", "never", "no")
 
 
@@ -140,6 +150,49 @@ def test_update_can_take_limits_away(cli: Cli, core: FakeAdminCore) -> None:
     assert (changed["allowed_models"], changed["expire_time"], changed["name"]) == ([], None, "k")
 
 
+LIMITS = {
+    "--daily-messages": "daily_messages",
+    "--monthly-messages": "monthly_messages",
+    "--requests-per-minute": "requests_per_minute",
+    "--tokens-per-minute": "tokens_per_minute",
+    "--concurrent-requests": "concurrent_requests",
+}
+
+
+def test_create_sends_every_limit(cli: Cli, core: FakeAdminCore) -> None:
+    """Each option reaches its field, 0 included, and the answer tells all of them in words."""
+    values = {name: number for number, name in enumerate(LIMITS.values())}
+    options = [word for option, name in LIMITS.items() for word in (option, str(values[name]))]
+    shown = cli("keys", "create", "--name", "k", *options)
+    assert {field.name: value for field, value in core.requests[0].limits.ListFields()} == values
+    told = "0 messages a day, 1 messages a month, 2 requests a minute, 3 tokens a minute, 4 requests at once"
+    assert told in shown.out
+
+
+@pytest.mark.parametrize(("option", "name"), LIMITS.items())
+def test_update_masks_each_limit_alone(cli: Cli, core: FakeAdminCore, option: str, name: str) -> None:
+    """A limit that is given is set, one that is taken away is cleared, and the others stay."""
+    others = {other: 5 for other in LIMITS.values() if other != name}
+    key = core.add_key("k", limits=KeyLimits(**others))
+    given = cli("keys", "update", key.key_id, option, "7", "--json").json["key"]["limits"]
+    taken = cli("keys", "update", key.key_id, "--no-limit", option.removeprefix("--"), "--json").json["key"]["limits"]
+    assert (given, taken) == ({**others, name: 7}, {**others, name: None})
+    assert [list(request.update_mask.paths) for request in core.requests] == [[f"limits.{name}"]] * 2
+
+
+def test_limits_are_changed_together(cli: Cli, core: FakeAdminCore) -> None:
+    """One call gives some limits, takes others away and renames."""
+    key = core.add_key("k", limits=KeyLimits(daily_messages=1, requests_per_minute=1))
+    options = ["--no-limit", "daily-messages", "--no-limit", "requests-per-minute", "--tokens-per-minute", "9"]
+    assert "9 tokens a minute" in cli("keys", "update", key.key_id, *options, "--name", "n").out
+    assert list(core.requests[0].update_mask.paths) == [
+        "name",
+        "limits.daily_messages",
+        "limits.requests_per_minute",
+        "limits.tokens_per_minute",
+    ]
+
+
 OVERLAPS: list[tuple[list[str], int | None]] = [
     ([], None),
     (["--overlap", "24h"], 86_400),
@@ -168,6 +221,10 @@ WRONG = [
     (["update", "key_1"], "nothing to change"),
     (["update", "key_1", "--model", "m", "--any-model"], "exclude each other"),
     (["update", "key_1", "--expires", "1d", "--never-expires"], "exclude each other"),
+    (["update", "key_1", "--daily-messages", "1", "--no-limit", "daily-messages"], "exclude each other"),
+    (["update", "key_1", "--no-limit", "everything"], "--no-limit"),
+    (["create", "--name", "k", "--daily-messages", "-1"], "--daily-messages"),
+    (["create", "--name", "k", "--requests-per-minute", "1.5"], "--requests-per-minute"),
     (["rotate", "key_1", "--overlap", "1y"], "no length of time"),
     (["rotate", "key_1", "--overlap", "-1h"], "no length of time"),
     (["show", ""], "an id is empty"),

@@ -63,6 +63,8 @@ def test_usage_as_json(cli: Cli, core: FakeAdminCore) -> None:
         "cost_picodollars": 1_234_560_000,
         "byok_cost_picodollars": 0,
         "unpriced_request_count": 0,
+        "overage_message_count": 0,
+        "overrun_message_count": 0,
     }
     assert (document["daily_message_allowance"], document["remaining_messages"]) == (1000, 999)
     assert document["reset_time"] == "2026-11-24T00:00:00Z"

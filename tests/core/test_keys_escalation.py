@@ -1,11 +1,14 @@
 """Self-escalation: whatever a key makes, changes or rotates never grants more than the key itself."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes.site import Site
 
 from quillgate_core.errors import InvalidRequest, ModelNotAllowed, ScopeMissing
+from quillgate_core.grants import MAX_LIMIT
+from quillgate_core.key import Key, KeyLimitChanges, KeyLimits
 from quillgate_core.keys import KeyChanges
 from quillgate_core.principal import (
     INFERENCE,
@@ -127,6 +130,84 @@ def test_no_key_outlasts_its_creator(site: Site, scopes: tuple[str, ...]) -> Non
     _set_expiry(site, caller, inherited.key_id, end - timedelta(hours=1))
 
 
+def _limited(site: Site, *scopes: str, limits: KeyLimits) -> Principal:
+    """Authenticate with a new key of a new workspace that has the limits."""
+    _, secret = site.keys.create(
+        site.admin, workspace_id=_own_workspace(site), name="limited", scopes=scopes, limits=limits
+    )
+    return site.keys.authenticate(secret)
+
+
+def test_a_new_key_inherits_limits_one_by_one(site: Site) -> None:
+    """What is not said of a new key's limits is its creator's; what is said may be lower, or new."""
+    own = KeyLimits(daily_messages=100, requests_per_minute=60)
+    caller = _limited(site, KEYS_MANAGE, limits=own)
+    assert site.keys.create(caller, name="x", scopes=[KEYS_MANAGE])[0].limits == own
+    lower = KeyLimits(requests_per_minute=0, concurrent_requests=2)
+    narrow, _ = site.keys.create(caller, name="x", scopes=[KEYS_MANAGE], limits=lower)
+    assert narrow.limits == KeyLimits(daily_messages=100, requests_per_minute=0, concurrent_requests=2)
+
+
+@pytest.mark.parametrize("scopes", [(KEYS_MANAGE,), (PLATFORM_ADMIN,)])
+@pytest.mark.parametrize("name", [field.name for field in fields(KeyLimits)])
+def test_no_limit_above_ones_own(site: Site, name: str, scopes: tuple[str, ...]) -> None:
+    """No key, not even the caller's own, gets a limit above the caller's or loses it, admin or not; equal is fine."""
+    caller = _limited(site, *scopes, limits=KeyLimits(**{name: 5}))
+    made, _ = site.keys.create(caller, name="x", scopes=scopes, limits=KeyLimits(**{name: 5}))
+    for attempt in (
+        lambda: site.keys.create(caller, name="x", scopes=scopes, limits=KeyLimits(**{name: 6})),
+        lambda: _set_limits(site, caller, made.key_id, **{name: 6}),
+        lambda: _set_limits(site, caller, made.key_id, **{name: None}),
+        lambda: _set_limits(site, caller, caller.key_id, **{name: None}),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            attempt()
+        assert caught.value.metadata == {"param": f"limits.{name}"}
+    assert site.keys.get(caller, made.key_id) == made
+    _set_limits(site, caller, made.key_id, **{name: 4})
+    _set_limits(site, caller, made.key_id, **{name: 5})
+
+
+def test_other_changes_leave_a_higher_limit(site: Site) -> None:
+    """A caller with a limit may rename a key that has a higher one, but gets no secret of it."""
+    caller = _limited(site, KEYS_MANAGE, limits=KeyLimits(daily_messages=5, monthly_messages=50))
+    higher, secret = site.keys.create(
+        site.admin,
+        workspace_id=caller.workspace_id,
+        name="x",
+        scopes=[KEYS_MANAGE],
+        limits=KeyLimits(daily_messages=6, monthly_messages=50),
+    )
+    site.keys.update(caller, higher.key_id, changes=KeyChanges(name="renamed"))
+    _set_limits(site, caller, higher.key_id, monthly_messages=49)
+    with pytest.raises(InvalidRequest) as caught:
+        site.keys.rotate(caller, higher.key_id, overlap_s=0)
+    assert caught.value.metadata == {"param": "key_id"}
+    assert site.keys.authenticate(secret).limits == KeyLimits(daily_messages=6, monthly_messages=49)
+
+
+@pytest.mark.parametrize("value", [-1, MAX_LIMIT + 1])
+@pytest.mark.parametrize("name", [field.name for field in fields(KeyLimits)])
+def test_impossible_limits_are_refused(site: Site, name: str, value: int) -> None:
+    """A limit is at least 0, and small enough to be added up safely; the largest is taken."""
+    for attempt in (
+        lambda: site.keys.create(site.admin, name="x", scopes=[INFERENCE], limits=KeyLimits(**{name: value})),
+        lambda: _set_limits(site, site.admin, site.admin.key_id, **{name: value}),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            attempt()
+        assert caught.value.metadata == {"param": f"limits.{name}"}
+    site.keys.create(site.admin, name="x", scopes=[INFERENCE], limits=KeyLimits(**{name: MAX_LIMIT}))
+
+
+def test_a_changed_limit_is_a_new_revision(site: Site) -> None:
+    """Whoever remembers the key notices that its limits are others, and sees them on every replica."""
+    key, secret = site.key(_own_workspace(site), INFERENCE)
+    changed = _set_limits(site, site.admin, key.key_id, tokens_per_minute=7)
+    assert (changed.revision, changed.limits) == (key.revision + 1, KeyLimits(tokens_per_minute=7))
+    assert site.replica().authenticate(secret).limits == KeyLimits(tokens_per_minute=7)
+
+
 def test_a_rotated_away_secret_makes_nothing_lasting(site: Site) -> None:
     """During the overlap the old secret, perhaps a leaked one, makes no key that outlasts the overlap."""
     key, old = site.key(_own_workspace(site), KEYS_MANAGE)
@@ -140,3 +221,7 @@ def test_a_rotated_away_secret_makes_nothing_lasting(site: Site) -> None:
 
 def _set_expiry(site: Site, caller: Principal, key_id: str, expire_time: datetime | None) -> None:
     site.keys.update(caller, key_id, changes=KeyChanges(expire_time=expire_time))
+
+
+def _set_limits(site: Site, caller: Principal, key_id: str, **limits: int | None) -> Key:
+    return site.keys.update(caller, key_id, changes=KeyChanges(limits=KeyLimitChanges(**limits)))

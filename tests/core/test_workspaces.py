@@ -1,6 +1,8 @@
 """The workspaces: who may see, make and change them, and which names and allowances are taken."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from fakes.site import Site
@@ -13,7 +15,7 @@ from quillgate_core.principal import (
     USAGE_READ,
     WORKSPACE_ADMIN,
 )
-from quillgate_core.workspaces import MAX_ALLOWANCE_MESSAGES, WorkspaceChanges
+from quillgate_core.workspaces import MAX_ALLOWANCE_MESSAGES, Workspace, WorkspaceChanges
 
 _ALL_BUT_PLATFORM = (INFERENCE, USAGE_READ, KEYS_MANAGE, WORKSPACE_ADMIN)
 
@@ -165,6 +167,75 @@ def test_admin_sets_and_removes_an_allowance(site: Site) -> None:
     assert update(WorkspaceChanges(daily_message_allowance=37)) == 37
     assert update(WorkspaceChanges(name="still")) == 37
     assert update(WorkspaceChanges(daily_message_allowance=None)) is None
+
+
+@pytest.mark.parametrize("allowance", [-1, MAX_ALLOWANCE_MESSAGES + 1])
+def test_impossible_monthly_allowance_is_refused(site: Site, allowance: int) -> None:
+    """A monthly allowance has the same bounds, and the error names it."""
+    for attempt in (
+        lambda: site.workspaces.create(
+            site.admin, name="x", daily_message_allowance=None, monthly_message_allowance=allowance
+        ),
+        lambda: site.workspaces.update(site.admin, changes=WorkspaceChanges(monthly_message_allowance=allowance)),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            attempt()
+        assert caught.value.metadata == {"param": "monthly_message_allowance"}
+
+
+def test_a_month_has_an_allowance_of_its_own(site: Site) -> None:
+    """Both allowances, and what happens at them, are set and changed apart."""
+    made = site.workspaces.create(
+        site.admin, name="x", daily_message_allowance=5, monthly_message_allowance=0, at_allowance="allow"
+    )
+    assert (made.daily_message_allowance, made.monthly_message_allowance, made.at_allowance) == (5, 0, "allow")
+
+    def update(changes: WorkspaceChanges) -> Workspace:
+        changed = site.workspaces.update(site.admin, made.workspace_id, changes=changes)
+        assert site.workspaces.get(site.admin, made.workspace_id) == changed
+        return changed
+
+    assert update(WorkspaceChanges(at_allowance="refuse")) == replace(
+        made, at_allowance="refuse", update_time=site.workspaces.get(site.admin, made.workspace_id).update_time
+    )
+    assert update(WorkspaceChanges(monthly_message_allowance=7)).monthly_message_allowance == 7
+    unlimited = update(WorkspaceChanges(monthly_message_allowance=None))
+    assert (unlimited.daily_message_allowance, unlimited.monthly_message_allowance) == (5, None)
+
+
+def test_disabling_keeps_its_first_time(site: Site) -> None:
+    """A workspace is disabled once, however often that is said, until it is enabled again."""
+    workspace_id = site.workspace().workspace_id
+
+    def disable_time(disabled: bool) -> datetime | None:
+        changes = WorkspaceChanges(disabled=disabled)
+        return site.workspaces.update(site.admin, workspace_id, changes=changes).disable_time
+
+    first = disable_time(True)
+    assert first is not None
+    assert disable_time(True) == first == site.workspaces.get(site.admin, workspace_id).disable_time
+    assert disable_time(False) is None
+    again = disable_time(True)
+    assert again is not None and again > first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        WorkspaceChanges(monthly_message_allowance=None),
+        WorkspaceChanges(at_allowance="allow"),
+        WorkspaceChanges(disabled=True),
+        WorkspaceChanges(disabled=False),
+    ],
+)
+def test_limits_are_for_the_platform_admin(site: Site, changes: WorkspaceChanges) -> None:
+    """Whatever decides over how much is served is out of a workspace's own reach, in any direction."""
+    own = site.workspace()
+    caller = site.caller(own.workspace_id, *_ALL_BUT_PLATFORM)
+    with pytest.raises(ScopeMissing) as caught:
+        site.workspaces.update(caller, changes=changes)
+    assert caught.value.metadata == {"scope": PLATFORM_ADMIN}
+    assert site.workspaces.get(caller) == own
 
 
 def test_a_change_of_nothing_is_refused(site: Site) -> None:

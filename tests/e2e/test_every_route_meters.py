@@ -21,6 +21,8 @@ FREE = {
     ("DELETE", "/responses/{response_id}"),
     ("GET", "/responses/{response_id}/input_items"),
     ("POST", "/responses/{response_id}/cancel"),  # nothing runs in the background yet
+    ("GET", "/key"),  # what was used, and what is left
+    ("GET", "/usage"),
     ("GET", "/healthz"),  # probes
     ("GET", "/readyz"),
 }

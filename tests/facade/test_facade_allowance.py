@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from quillgate.v1.metering_service_pb2 import Receipt
+from quillgate.v1.metering_service_pb2 import Limit, LimitState, Receipt, Reservation
 from quillgate_facade.allowance import allowance_headers
 
 
@@ -32,6 +32,81 @@ def test_after_the_day_is_over() -> None:
     receipt = Receipt(day="2030-01-01", remaining_messages=0, daily_message_allowance=1)
     headers = allowance_headers(receipt, lambda: datetime(2030, 1, 2, 0, 5, tzinfo=UTC))
     assert headers["x-ratelimit-reset-requests"] == "1s"
+
+
+NOW = datetime(2030, 1, 1, 23, 58, 0, tzinfo=UTC)
+
+
+def _state(name: str, value: int, remaining: int, reset: datetime | None = None) -> LimitState:
+    """A limit that is whole again then; of requests that run nobody knows."""
+    state = LimitState(limit=Limit.Value(f"LIMIT_{name}"), value=value, remaining=remaining)
+    if reset is not None:
+        state.reset_time.FromDatetime(reset)
+    return state
+
+
+MIDNIGHT, NEXT_MONTH = datetime(2030, 1, 2, tzinfo=UTC), datetime(2030, 2, 1, tzinfo=UTC)
+DAY = _state("DAILY_MESSAGE_ALLOWANCE", 10, 8, MIDNIGHT)
+MONTH = _state("MONTHLY_MESSAGE_ALLOWANCE", 100, 20, NEXT_MONTH)
+KEY_DAY = _state("KEY_DAILY_MESSAGES", 7, 5, MIDNIGHT)
+KEY_MONTH = _state("KEY_MONTHLY_MESSAGES", 9, 5, NEXT_MONTH)
+REQUESTS = _state("KEY_REQUESTS_PER_MINUTE", 60, 59, datetime(2030, 1, 1, 23, 59, 0, 500_000, tzinfo=UTC))
+TOKENS = _state("KEY_TOKENS_PER_MINUTE", 90_000, 70_000, datetime(2030, 1, 1, 23, 58, 30, tzinfo=UTC))
+AT_ONCE = _state("KEY_CONCURRENT_REQUESTS", 3, 0)
+
+
+def _headers(*limits: LimitState, **fields: int) -> dict[str, str]:
+    reservation = Reservation(day="2030-01-01", limits=limits, **fields)  # type: ignore[arg-type]
+    return allowance_headers(reservation, lambda: NOW)
+
+
+def _messages(limit: int, remaining: int, reset: str) -> dict[str, str]:
+    """What is told of a limit in messages."""
+    return {
+        "x-quillgate-messages-remaining": str(remaining),
+        "x-ratelimit-limit-requests": str(limit),
+        "x-ratelimit-limit-tokens": str(limit * 16_000),
+        "x-ratelimit-remaining-requests": str(remaining),
+        "x-ratelimit-remaining-tokens": str(remaining * 16_000),
+        "x-ratelimit-reset-requests": reset,
+        "x-ratelimit-reset-tokens": reset,
+    }
+
+
+RPM = {
+    "x-ratelimit-limit-requests": "60",
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-reset-requests": "1m1s",
+}
+TPM = {
+    "x-ratelimit-limit-tokens": "90000",
+    "x-ratelimit-remaining-tokens": "70000",
+    "x-ratelimit-reset-tokens": "30s",
+}
+
+
+def test_the_tightest_limit_in_messages_is_told() -> None:
+    """The least that is left bounds what can be used, whoever's limit it is; of equals the one that lasts longest."""
+    assert _headers(DAY, MONTH) == _messages(10, 8, "2m0s")
+    assert _headers(DAY, MONTH, KEY_DAY) == _messages(7, 5, "2m0s")
+    assert _headers(DAY, MONTH, KEY_DAY, KEY_MONTH) == _messages(9, 5, "720h2m0s")
+
+
+def test_limits_by_the_minute_come_first() -> None:
+    """Where a key has a limit of requests or tokens a minute, OpenAI's headers tell that, and ours the messages."""
+    assert _headers(REQUESTS, TOKENS) == RPM | TPM
+    assert _headers(DAY, REQUESTS) == _messages(10, 8, "2m0s") | RPM
+    assert _headers(DAY, TOKENS, KEY_DAY) == _messages(7, 5, "2m0s") | TPM
+
+
+def test_requests_that_run_are_not_told() -> None:
+    """OpenAI has no word for a limit of requests at once."""
+    assert _headers(AT_ONCE) == {}
+
+
+def test_what_is_left_after_the_charge_is_newer() -> None:
+    """A receipt knows what is left of the day after the charge; its limits are as they stood at the reservation."""
+    assert _headers(DAY, MONTH, remaining_messages=9, daily_message_allowance=10) == _messages(10, 9, "2m0s")
 
 
 def test_without_a_limit() -> None:

@@ -74,6 +74,18 @@ REASONS: list[tuple[str, grpc.StatusCode, dict[str, str], int, str, str | None, 
         {"x-should-retry": "false"},
     ),
     (
+        *("WORKSPACE_DISABLED", Code.PERMISSION_DENIED, {"workspace_id": "w"}, 403, BAD, "workspace_disabled", None),
+        {},
+    ),
+    (
+        *("LEDGER_DAY_KEPT", Code.FAILED_PRECONDITION, {"day": "d", "cause": "recent"}, 409, BAD, "ledger_day_kept"),
+        *(None, {"x-should-retry": "false"}),
+    ),
+    (
+        *("RATE_LIMITED", Code.RESOURCE_EXHAUSTED, {"retry_after_s": "7"}, 429, "requests", "rate_limit_exceeded"),
+        *(None, {"retry-after": "7"}),
+    ),
+    (
         *("ALLOWANCE_EXHAUSTED", Code.RESOURCE_EXHAUSTED, {"reset_time": "2000-01-01T00:00:00Z"}, 429),
         *("insufficient_quota", "insufficient_quota", None),
         {"x-should-retry": "false", "retry-after": "1"},
@@ -182,13 +194,57 @@ async def test_allowance_says_when_to_come_back(core: FakeCore, http: ClientSess
     assert 10_700 < int(answer.headers["retry-after"]) <= 10_800
 
 
-@pytest.mark.parametrize("reset", ["", "soon", "2999-01-01T00:00:00", "2999-01-01T00:00:00Z"])
-async def test_odd_reset_times(core: FakeCore, http: ClientSession, reset: str) -> None:
-    """A reset time that cannot be read or lies far ahead still gives a number from 1 to a day."""
+@pytest.mark.parametrize(
+    ("limit", "unit"),
+    [
+        ("key_requests_per_minute", "requests"),
+        ("key_tokens_per_minute", "tokens"),
+        ("key_concurrent_requests", "requests"),
+    ],
+)
+async def test_rate_limits_say_which_and_until_when(core: FakeCore, http: ClientSession, limit: str, unit: str) -> None:
+    """The type is what is limited, the headers tell how much of it there is and when; a retry is welcome."""
+    reset = (datetime.now(UTC) + timedelta(seconds=40)).isoformat()
+    metadata = {"limit": limit, "value": "60", "remaining": "2", "reset_time": reset, "retry_after_s": "40"}
+    core.script.failure = FakeFailure(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "Too fast.", metadata)
+    async with http.post(CHAT, json=BODY) as answer:
+        body = await answer.json()
+    assert (answer.status, body) == (429, error("Too fast.", unit, "rate_limit_exceeded"))
+    assert extra_headers(answer) == {"retry-after": "40"}
+    limits = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
+    left = limits.pop(f"x-ratelimit-reset-{unit}")
+    assert limits == {f"x-ratelimit-limit-{unit}": "60", f"x-ratelimit-remaining-{unit}": "2"}
+    assert 1 <= int(left.removesuffix("s")) <= 40
+
+
+@pytest.mark.parametrize("odd", [{"value": "many"}, {"remaining": ""}, {"reset_time": "soon"}])
+async def test_odd_rate_limits(core: FakeCore, http: ClientSession, odd: dict[str, str]) -> None:
+    """What cannot be read of a limit is left out, and the refusal is told all the same."""
+    metadata = {"value": "60", "remaining": "2", "reset_time": "2030-01-01T00:00:00Z", "retry_after_s": "5", **odd}
+    core.script.failure = FakeFailure(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "Too fast.", metadata)
+    async with http.post(CHAT, json=BODY) as answer:
+        await answer.read()
+    assert (answer.status, answer.headers["retry-after"]) == (429, "5")
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit-")]
+
+
+async def test_a_spent_month_is_waited_for(core: FakeCore, http: ClientSession) -> None:
+    """What resets with the month is told in full, though nobody's client waits so long by itself."""
+    reset = (datetime.now(UTC) + timedelta(days=20)).isoformat()
     core.script.failure = FakeFailure(Code.RESOURCE_EXHAUSTED, "ALLOWANCE_EXHAUSTED", "Spent.", {"reset_time": reset})
     async with http.post(CHAT, json=BODY) as answer:
         await answer.read()
-    assert answer.headers["retry-after"] in ("1", "86400")
+    assert 20 * 86_400 - 100 < int(answer.headers["retry-after"]) <= 20 * 86_400
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("reset", ["", "soon", "2999-01-01T00:00:00", "2999-01-01T00:00:00Z"])
+async def test_odd_reset_times(core: FakeCore, http: ClientSession, reset: str) -> None:
+    """A reset time that cannot be read or lies far ahead still gives a number from 1 to a month."""
+    core.script.failure = FakeFailure(Code.RESOURCE_EXHAUSTED, "ALLOWANCE_EXHAUSTED", "Spent.", {"reset_time": reset})
+    async with http.post(CHAT, json=BODY) as answer:
+        await answer.read()
+    assert answer.headers["retry-after"] in ("1", "2678400")
 
 
 async def test_core_away(core: FakeCore, http: ClientSession, caplog: pytest.LogCaptureFixture) -> None:

@@ -160,6 +160,7 @@ class FakeKeys(key_service_pb2_grpc.KeyServiceServicer):
         key = self._core.add_key(request.name, allowed_models=request.allowed_models, **given)
         if request.HasField("expire_time"):
             key.expire_time.CopyFrom(request.expire_time)
+        key.limits.CopyFrom(request.limits)
         return key_service_pb2.CreateKeyResponse(key=key, secret=NEW_SECRET)
 
     def GetKey(self, request: Any, context: Any) -> key_service_pb2.GetKeyResponse:  # noqa: N802
@@ -176,6 +177,10 @@ class FakeKeys(key_service_pb2_grpc.KeyServiceServicer):
         self._core.begin(request, context)
         key = self._core.find_key(request.key_id, context)
         request.update_mask.MergeMessage(request, key, True, True)
+        for path in request.update_mask.paths:  # which leaves what a message that is absent would clear
+            parent, _, name = path.partition(".")
+            if parent == "limits" and not request.limits.HasField(name):
+                key.limits.ClearField(name)
         return key_service_pb2.UpdateKeyResponse(key=key)
 
     def RotateKey(self, request: Any, context: Any) -> key_service_pb2.RotateKeyResponse:  # noqa: N802
@@ -200,6 +205,9 @@ class FakeWorkspaces(workspace_service_pb2_grpc.WorkspaceServiceServicer):
         workspace = self._core.add_workspace(request.name)
         if request.HasField("daily_message_allowance"):
             workspace.daily_message_allowance = request.daily_message_allowance
+        if request.HasField("monthly_message_allowance"):
+            workspace.monthly_message_allowance = request.monthly_message_allowance
+        workspace.at_allowance = request.at_allowance or workspace_service_pb2.AT_ALLOWANCE_REFUSE
         workspace.store_responses = request.store_responses if request.HasField("store_responses") else True
         return workspace_service_pb2.CreateWorkspaceResponse(workspace=workspace)
 
@@ -215,14 +223,15 @@ class FakeWorkspaces(workspace_service_pb2_grpc.WorkspaceServiceServicer):
     def UpdateWorkspace(self, request: Any, context: Any) -> workspace_service_pb2.UpdateWorkspaceResponse:  # noqa: N802
         self._core.begin(request, context)
         workspace = self._find(request.workspace_id, context)
-        if "name" in request.update_mask.paths:
-            workspace.name = request.name
-        if "daily_message_allowance" in request.update_mask.paths:
-            workspace.ClearField("daily_message_allowance")
-            if request.HasField("daily_message_allowance"):
-                workspace.daily_message_allowance = request.daily_message_allowance
-        if "store_responses" in request.update_mask.paths:
-            workspace.store_responses = request.store_responses
+        for path in request.update_mask.paths:
+            if path == "disabled":
+                workspace.ClearField("disable_time")
+                if request.disabled:
+                    workspace.disable_time.seconds = 1_100_000_000
+            elif path.endswith("_allowance") and path != "at_allowance" and not request.HasField(path):
+                workspace.ClearField(path)
+            else:
+                setattr(workspace, path, getattr(request, path))
         return workspace_service_pb2.UpdateWorkspaceResponse(workspace=workspace)
 
     def _find(self, workspace_id: str, context: Any) -> workspace_service_pb2.Workspace:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Never
 
-from quillgate_core.key import Credential, Key, KeyEdit, NewKey, NewSecret
+from quillgate_core.key import NO_LIMITS, Credential, Key, KeyEdit, KeyLimits, NewKey, NewSecret
 from quillgate_core.key_format import new_key_id, new_secret, secret_digest
 from quillgate_core.keys import Keys
 from quillgate_core.page import PageStart
@@ -16,18 +16,27 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class FakeKeyRing:
-    """A key store for authentication only; `keys` is the use case on top of it."""
+    """A key store for authentication and looking up; `keys` is the use case on top of it."""
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, Key] = {}
         self.finds = 0
         self.keys = Keys(self, pepper=PEPPER)
 
-    def add(self, *scopes: str, workspace_id: str = "ws_1", models: tuple[str, ...] = ()) -> tuple[Key, str]:
+    def add(
+        self,
+        *scopes: str,
+        workspace_id: str = "ws_1",
+        models: tuple[str, ...] = (),
+        expire_time: datetime | None = None,
+        limits: KeyLimits = NO_LIMITS,
+    ) -> tuple[Key, str]:
         """Make a key, with the scope `inference` unless told otherwise, and return it with its secret."""
         secret = new_secret()
         scopes = scopes or (INFERENCE,)
-        key = Key(new_key_id(), workspace_id, "a key", secret[-4:], scopes, models, 1, NOW, None, None, None)
+        key = Key(
+            new_key_id(), workspace_id, "a key", secret[-4:], scopes, models, 1, NOW, expire_time, None, None, limits
+        )
         self._by_digest[secret_digest(secret, PEPPER)] = key
         return key, secret
 
@@ -50,7 +59,9 @@ class FakeKeyRing:
         self._refuse()
 
     def get(self, key_id: str, *, workspace_id: str | None) -> Key | None:
-        self._refuse()
+        """Return a key of the workspace."""
+        found = [key for key in self._by_digest.values() if key.key_id == key_id]
+        return found[0] if found and workspace_id in (None, found[0].workspace_id) else None
 
     def list(self, workspace_id: str, *, limit: int, after: PageStart | None, include_revoked: bool) -> tuple[Key, ...]:
         self._refuse()
@@ -67,4 +78,4 @@ class FakeKeyRing:
         self._refuse()
 
     def _refuse(self) -> Never:
-        raise AssertionError("this store only authenticates")
+        raise AssertionError("this store only authenticates and looks up")

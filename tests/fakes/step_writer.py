@@ -38,8 +38,10 @@ class FakeStepWriter:
 class FakeDailyStore:
     """One day's count, whatever is asked for."""
 
-    def __init__(self, remaining_messages: int | None) -> None:
+    def __init__(self, remaining_messages: int | None, *, monthly_remaining_messages: int | None = None) -> None:
         self._remaining_messages = remaining_messages
+        self._monthly_remaining_messages = monthly_remaining_messages
+        self.unlimited = False
         self.asked: list[tuple[str, date | None, date | None]] = []
 
     def daily(self, workspace_id: str, start_day: date | None, end_day: date | None) -> list[DailyCount]:
@@ -49,7 +51,15 @@ class FakeDailyStore:
 
     def today(self, workspace_id: str) -> Today:
         """What is left, as told."""
-        return Today(date(2030, 1, 1), 100, self._remaining_messages, datetime(2030, 1, 2, tzinfo=UTC))
+        monthly = self._monthly_remaining_messages
+        return Today(
+            date(2030, 1, 1),
+            None if self.unlimited else 100,
+            self._remaining_messages,
+            datetime(2030, 1, 2, tzinfo=UTC),
+            monthly_allowance=None if monthly is None else 1_000,
+            monthly_remaining_messages=monthly,
+        )
 
 
 class FakeLeaseStore:

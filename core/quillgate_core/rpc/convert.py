@@ -1,8 +1,10 @@
 """Between the core's values and the contract's messages: times, days, keys, workspaces, reservations, receipts."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Final, get_args
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,10 +12,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from quillgate.v1 import key_service_pb2, metering_service_pb2, workspace_service_pb2
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.key import Key
+from quillgate_core.key import Key, KeyLimits
+from quillgate_core.key_usage import KeyCount, KeyUsage
+from quillgate_core.limits import LimitName, LimitState
 from quillgate_core.reservation import DailyCount, Receipt, Reservation
-from quillgate_core.workspaces import Workspace
+from quillgate_core.workspaces import AtAllowance, Workspace
 
+KEY_LIMITS: Final = tuple(field.name for field in fields(KeyLimits))
+"""The limits of a key by name, the same in the core and in the contract."""
+
+_LIMITS: Final = {name: metering_service_pb2.Limit.Value(f"LIMIT_{name.upper()}") for name in get_args(LimitName)}
 _MAX_DURATION_S: Final = 315_576_000_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SOURCES: Final = {
@@ -22,6 +30,10 @@ _SOURCES: Final = {
     "estimate": metering_service_pb2.USAGE_SOURCE_ESTIMATE,
     "caller": metering_service_pb2.USAGE_SOURCE_CALLER,
     "hold": metering_service_pb2.USAGE_SOURCE_HOLD,
+}
+_AT_ALLOWANCE: Final[Mapping[AtAllowance, "workspace_service_pb2.AtAllowance.ValueType"]] = {
+    "refuse": workspace_service_pb2.AT_ALLOWANCE_REFUSE,
+    "allow": workspace_service_pb2.AT_ALLOWANCE_ALLOW,
 }
 _STATES: Final = {
     "open": metering_service_pb2.RESERVATION_STATE_OPEN,
@@ -93,6 +105,8 @@ def from_reservation(reservation: Reservation) -> metering_service_pb2.Reservati
         state=_STATES[reservation.state],
         remaining_messages=reservation.remaining_messages,
         daily_message_allowance=reservation.allowance_messages,
+        limits=map(from_limit, reservation.limits),
+        held_tokens=reservation.held_tokens,
     )
 
 
@@ -110,7 +124,39 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         daily_message_allowance=receipt.allowance_messages,
         byok=receipt.byok,
         cost_picodollars=receipt.cost_picodollars,
+        limits=map(from_limit, receipt.limits),
+        overage_messages=receipt.overage_messages,
     )
+
+
+def from_limit(state: LimitState) -> metering_service_pb2.LimitState:
+    """Returns how far a limit is used as the contract's."""
+    return metering_service_pb2.LimitState(
+        limit=_LIMITS[state.limit],
+        value=state.value,
+        remaining=state.remaining,
+        reset_time=to_timestamp(state.reset_time),
+    )
+
+
+def from_key_usage(usage: KeyUsage) -> metering_service_pb2.GetKeyUsageResponse:
+    """Returns what a key may use and has used as the contract's."""
+    return metering_service_pb2.GetKeyUsageResponse(
+        key_id=usage.key.key_id,
+        name=usage.key.name,
+        workspace_id=usage.key.workspace_id,
+        expire_time=to_timestamp(usage.key.expire_time),
+        allowed_models=usage.key.allowed_models,
+        scopes=usage.key.scopes,
+        limits=map(from_limit, usage.limits),
+        today=_from_key_count(usage.today),
+        month=_from_key_count(usage.month),
+        remaining_messages=usage.remaining_messages,
+    )
+
+
+def _from_key_count(count: KeyCount) -> metering_service_pb2.KeyMessageCount:
+    return metering_service_pb2.KeyMessageCount(**asdict(count))
 
 
 def from_daily(row: DailyCount) -> metering_service_pb2.DailyMessageCount:
@@ -149,7 +195,13 @@ def from_key(key: Key) -> key_service_pb2.Key:
         expire_time=to_timestamp(key.expire_time),
         last_used_time=to_timestamp(key.last_used_time),
         revoke_time=to_timestamp(key.revoke_time),
+        limits=key_service_pb2.KeyLimits(**asdict(key.limits)),
     )
+
+
+def to_key_limits(limits: key_service_pb2.KeyLimits) -> KeyLimits:
+    """Returns the contract's limits of a key; an absent one is None."""
+    return KeyLimits(**{name: getattr(limits, name) for name in KEY_LIMITS if limits.HasField(name)})  # type: ignore[arg-type]
 
 
 def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
@@ -161,6 +213,21 @@ def from_workspace(workspace: Workspace) -> workspace_service_pb2.Workspace:
         create_time=to_timestamp(workspace.create_time),
         update_time=to_timestamp(workspace.update_time),
         store_responses=workspace.store_responses,
+        monthly_message_allowance=workspace.monthly_message_allowance,
+        at_allowance=_AT_ALLOWANCE[workspace.at_allowance],
+        disable_time=to_timestamp(workspace.disable_time),
+    )
+
+
+def to_at_allowance(value: int) -> AtAllowance:
+    """Returns what shall happen at an allowance, "refuse" where nothing is said; raises InvalidRequest."""
+    if value == workspace_service_pb2.AT_ALLOWANCE_UNSPECIFIED:
+        return "refuse"
+    for name, known in _AT_ALLOWANCE.items():
+        if value == known:
+            return name
+    raise InvalidRequest(
+        "'at_allowance' is neither to refuse nor to allow.", param="at_allowance", code="invalid_value"
     )
 
 

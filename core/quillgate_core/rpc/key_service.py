@@ -1,17 +1,20 @@
 """KeyService: translates between the contract and `Keys`; blocking, run in the interceptor's threads."""
 
+from collections.abc import Set
 from typing import Any, Final
 
 from quillgate.v1 import key_service_pb2 as pb
 from quillgate.v1.key_service_pb2_grpc import KeyServiceServicer
+from quillgate_core.key import KeyLimitChanges
 from quillgate_core.keys import DEFAULT_SCOPES, KeyChanges, Keys
 from quillgate_core.rpc.call import CurrentCall, current_call
-from quillgate_core.rpc.convert import from_key, to_seconds, to_time
+from quillgate_core.rpc.convert import KEY_LIMITS, from_key, to_key_limits, to_seconds, to_time
 from quillgate_core.rpc.masks import masked
 from quillgate_core.unchanged import UNCHANGED
 
 DEFAULT_OVERLAP_S: Final = 24 * 3600
-_CHANGEABLE: Final = frozenset({"name", "scopes", "allowed_models", "expire_time"})
+_LIMIT_PATHS: Final = frozenset(f"limits.{name}" for name in KEY_LIMITS)
+_CHANGEABLE: Final = frozenset({"name", "scopes", "allowed_models", "expire_time", "limits"}) | _LIMIT_PATHS
 
 
 class KeyService(KeyServiceServicer):
@@ -30,6 +33,7 @@ class KeyService(KeyServiceServicer):
             scopes=tuple(request.scopes) or DEFAULT_SCOPES,
             allowed_models=tuple(request.allowed_models),
             expire_time=to_time(request.expire_time, param="expire_time") if request.HasField("expire_time") else None,
+            limits=to_key_limits(request.limits),
         )
         return pb.CreateKeyResponse(key=from_key(key), secret=secret)
 
@@ -57,6 +61,7 @@ class KeyService(KeyServiceServicer):
             scopes=tuple(request.scopes) if "scopes" in named else UNCHANGED,
             allowed_models=tuple(request.allowed_models) if "allowed_models" in named else UNCHANGED,
             expire_time=expire_time if "expire_time" in named else UNCHANGED,
+            limits=_limit_changes(request, named),
         )
         key = self._keys.update(self._call().principal, request.key_id, changes=changes)
         return pb.UpdateKeyResponse(key=from_key(key))
@@ -75,3 +80,11 @@ class KeyService(KeyServiceServicer):
         """Tells what a presented key may do."""
         key = self._keys.introspect(self._call().principal, request.secret)
         return pb.IntrospectKeyResponse(active=key is not None, key=None if key is None else from_key(key))
+
+
+def _limit_changes(request: pb.UpdateKeyRequest, named: Set[str]) -> KeyLimitChanges:
+    """Returns the limits that the mask names, `limits` meaning all of them, as they shall be."""
+    limits = to_key_limits(request.limits)
+    return KeyLimitChanges(
+        **{name: getattr(limits, name) for name in KEY_LIMITS if named & {"limits", f"limits.{name}"}}
+    )

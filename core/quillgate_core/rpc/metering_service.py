@@ -12,12 +12,14 @@ from quillgate.v1 import metering_service_pb2 as pb
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceServicer
 from quillgate_core.counting import TOKENS_PER_MESSAGE, Usage, counted_messages, explain
 from quillgate_core.errors import InvalidRequest
+from quillgate_core.key_usage import KeyUsages
 from quillgate_core.metering import MAX_LIFETIME_S, Metering
 from quillgate_core.principal import INFERENCE, USAGE_READ
 from quillgate_core.reservation import LIFETIME_S, Record, Release, Reserve, Settle
 from quillgate_core.rpc.call import CurrentCall, current_call
 from quillgate_core.rpc.convert import (
     from_daily,
+    from_key_usage,
     from_receipt,
     from_reservation,
     to_day,
@@ -34,8 +36,9 @@ _MODEL = re.compile(r"[!-~]{0,200}")
 class MeteringService(MeteringServiceServicer):
     """Serves the metering RPCs."""
 
-    def __init__(self, metering: Metering, call: CurrentCall = current_call) -> None:
+    def __init__(self, metering: Metering, key_usages: KeyUsages, call: CurrentCall = current_call) -> None:
         self._metering = metering
+        self._key_usages = key_usages
         self._call = call
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: N802
@@ -120,7 +123,13 @@ class MeteringService(MeteringServiceServicer):
             daily_message_allowance=today.allowance,
             remaining_messages=today.remaining_messages,
             reset_time=to_timestamp(today.reset_time),
+            monthly_message_allowance=today.monthly_allowance,
+            monthly_remaining_messages=today.monthly_remaining_messages,
         )
+
+    def GetKeyUsage(self, request: pb.GetKeyUsageRequest, context: Any) -> pb.GetKeyUsageResponse:  # noqa: N802
+        """Returns what a key may use and has used; blocking, run in the interceptor's threads."""
+        return from_key_usage(self._key_usages.get(self._call().principal, request.key_id))
 
     def QuoteMessages(  # noqa: N802
         self, request: pb.QuoteMessagesRequest, context: Any

@@ -15,10 +15,15 @@ DEFAULT_DAYS: Final = 30
 MAX_ROWS: Final = 3_661
 
 _TODAY = """
-SELECT t.day, w.daily_message_allowance, coalesce(d.message_count + d.held_messages, 0)
+SELECT t.day, w.daily_message_allowance, w.monthly_message_allowance, w.at_allowance = 'allow', m.today, m.month
 FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS day OFFSET 0) t
 JOIN workspaces w ON w.workspace_id = :workspace_id
-LEFT JOIN daily_message_count d ON d.workspace_id = w.workspace_id AND d.day = t.day
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(d.message_count + d.held_messages) FILTER (WHERE d.day = t.day), 0)::bigint,
+           coalesce(sum(d.message_count + d.held_messages), 0)::bigint
+    FROM daily_message_count d
+    WHERE d.workspace_id = w.workspace_id AND d.day BETWEEN date_trunc('month', t.day)::date AND t.day
+) m(today, month)
 """
 
 
@@ -66,15 +71,22 @@ class SqlDailyStore:
             return [DailyCount(*row) for row in connection.execute(query)]
 
     def today(self, workspace_id: str) -> Today:
-        """What is left today by the database clock; raises WorkspaceNotFound and Overloaded."""
+        """What is left today, and this month, by the database clock; raises WorkspaceNotFound and Overloaded."""
         with database_errors(), self._engine.connect() as connection:
             row = connection.execute(self._today, {"workspace_id": workspace_id}).one_or_none()
         if row is None:
             raise WorkspaceNotFound(workspace_id)
-        day, allowance, used_messages = row
+        day, allowance, monthly_allowance, allows_overage, used_today, used_in_month = row
         return Today(
             day=day,
             allowance=allowance,
-            remaining_messages=None if allowance is None else max(0, allowance - used_messages),
+            remaining_messages=_left(allowance, used_today),
             reset_time=datetime.combine(day + timedelta(days=1), time(), UTC),
+            monthly_allowance=monthly_allowance,
+            monthly_remaining_messages=_left(monthly_allowance, used_in_month),
+            allows_overage=allows_overage,
         )
+
+
+def _left(allowance: int | None, used_messages: int) -> int | None:
+    return None if allowance is None else max(0, allowance - used_messages)

@@ -1,14 +1,14 @@
 """The keys and the digests of their secrets in PostgreSQL. Only SQL: who may do what is decided by `keys.py`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, or_, select, text, tuple_, update
 
 from quillgate_core.errors import WorkspaceNotFound
-from quillgate_core.key import Credential, Key, KeyEdit, NewKey, NewSecret
+from quillgate_core.key import Credential, Key, KeyEdit, KeyLimits, NewKey, NewSecret
 from quillgate_core.page import PageStart
 from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.tables import key_secrets, keys, workspaces
@@ -16,6 +16,7 @@ from quillgate_core.storage.tables import key_secrets, keys, workspaces
 # Any constant that nobody else uses: "QG" and "bootst" in ASCII.
 _BOOTSTRAP_LOCK_ID = 0x5147626F6F747374
 _NOW = func.clock_timestamp()
+_LIMITS = tuple(field.name for field in fields(KeyLimits))
 
 _newest = key_secrets.alias("newest")
 _newest_last4 = (
@@ -134,6 +135,7 @@ def _by_id(key_id: str, workspace_id: str | None) -> Select[Any]:
 
 def _insert(connection: Connection, key: NewKey, secret: NewSecret) -> Key:
     values = asdict(key) | {"scopes": list(key.scopes), "allowed_models": list(key.allowed_models)}
+    values |= values.pop("limits")
     connection.execute(insert(keys).values(values))
     connection.execute(insert(key_secrets).values(digest=secret.digest, key_id=key.key_id, last4=secret.last4))
     return _key(connection.execute(_by_id(key.key_id, key.workspace_id)).one())
@@ -153,6 +155,7 @@ def _write(connection: Connection, edit: KeyEdit) -> None:
             expire_time=key.expire_time,
             revoke_time=key.revoke_time,
             revision=key.revision + 1,
+            **asdict(key.limits),
         )
     )
 
@@ -192,4 +195,5 @@ def _key(row: Row[Any]) -> Key:
         expire_time=row.expire_time,
         last_used_time=row.last_used_time,
         revoke_time=row.revoke_time,
+        limits=KeyLimits(**{name: getattr(row, name) for name in _LIMITS}),
     )

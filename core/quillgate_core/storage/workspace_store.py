@@ -9,8 +9,9 @@ from quillgate_core.page import PageStart
 from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.tables import workspaces
 from quillgate_core.unchanged import UNCHANGED
-from quillgate_core.workspaces import Workspace, WorkspaceChanges
+from quillgate_core.workspaces import AtAllowance, Workspace, WorkspaceChanges
 
+_NOW = func.clock_timestamp()
 _COLUMNS = tuple(workspaces.c[field.name] for field in fields(Workspace))
 
 
@@ -21,13 +22,22 @@ class PostgresWorkspaceStore:
         self._engine = engine
 
     def insert(
-        self, workspace_id: str, *, name: str, daily_message_allowance: int | None, store_responses: bool
+        self,
+        workspace_id: str,
+        *,
+        name: str,
+        daily_message_allowance: int | None,
+        monthly_message_allowance: int | None,
+        at_allowance: AtAllowance,
+        store_responses: bool,
     ) -> Workspace:
         """Add a workspace; both times are the database's."""
         values = {
             "workspace_id": workspace_id,
             "name": name,
             "daily_message_allowance": daily_message_allowance,
+            "monthly_message_allowance": monthly_message_allowance,
+            "at_allowance": at_allowance,
             "store_responses": store_responses,
         }
         statement = insert(workspaces).values(values).returning(*_COLUMNS)
@@ -51,14 +61,12 @@ class PostgresWorkspaceStore:
             return tuple(_workspace(row) for row in connection.execute(statement))
 
     def update(self, workspace_id: str, changes: WorkspaceChanges) -> Workspace | None:
-        """Change the workspace and return it, None if there is none."""
-        values: dict[str, Any] = {"update_time": func.clock_timestamp()}
-        if changes.name is not UNCHANGED:
-            values["name"] = changes.name
-        if changes.daily_message_allowance is not UNCHANGED:
-            values["daily_message_allowance"] = changes.daily_message_allowance
-        if changes.store_responses is not UNCHANGED:
-            values["store_responses"] = changes.store_responses
+        """Change the workspace and return it, None if there is none; the time of a first disabling stays."""
+        given = {field.name: getattr(changes, field.name) for field in fields(changes)}
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not UNCHANGED}
+        if "disabled" in values:
+            values["disable_time"] = func.coalesce(workspaces.c.disable_time, _NOW) if values.pop("disabled") else None
+        values["update_time"] = _NOW
         statement = (
             update(workspaces).where(workspaces.c.workspace_id == workspace_id).values(values).returning(*_COLUMNS)
         )

@@ -121,7 +121,38 @@ def test_update_changes_only_what_the_mask_names(site: Site, call: SyncRpc) -> N
     assert update("expire_time", "name", name="n2", expire_time=later).expire_time == later
 
 
-@pytest.mark.parametrize("paths", [[], ["key_id"], ["name", "last4"], ["*"], ["name.x"]])
+def test_limits_are_set_shown_and_masked_one_by_one(call: SyncRpc) -> None:
+    """`limits` in the mask replaces all of them, `limits.x` one; those that are absent while named go."""
+    given = pb.KeyLimits(daily_messages=5, monthly_messages=0, requests_per_minute=60)
+    key = call("CreateKey", pb.CreateKeyRequest(name="n", limits=given)).key
+    assert key.limits == given
+
+    def update(*paths: str, **limits: int) -> pb.KeyLimits:
+        fields = pb.KeyLimits(**limits)
+        mask = FieldMask(paths=paths)
+        request = pb.UpdateKeyRequest(key_id=key.key_id, update_mask=mask, name="n", limits=fields)
+        changed: pb.Key = call("UpdateKey", request).key
+        assert changed == call("GetKey", pb.GetKeyRequest(key_id=key.key_id)).key
+        return changed.limits
+
+    one = update("limits.daily_messages", daily_messages=6, requests_per_minute=1)
+    assert one == pb.KeyLimits(daily_messages=6, monthly_messages=0, requests_per_minute=60)
+    two = update("limits.monthly_messages", "limits.concurrent_requests", concurrent_requests=3)
+    assert two == pb.KeyLimits(daily_messages=6, requests_per_minute=60, concurrent_requests=3)
+    assert update("limits", tokens_per_minute=9) == pb.KeyLimits(tokens_per_minute=9)
+    assert update("name", tokens_per_minute=1) == pb.KeyLimits(tokens_per_minute=9)
+    assert update("limits") == pb.KeyLimits()
+
+
+def test_limits_are_always_there(call: SyncRpc) -> None:
+    """A key without limits has an empty message of them, so that clients need not ask."""
+    assert call("CreateKey", pb.CreateKeyRequest(name="n")).key.HasField("limits")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [["limits.x"], ["limits."], ["limits.daily_messages.x"], [], ["key_id"], ["name", "last4"], ["*"], ["name.x"]],
+)
 def test_mask_names_changeable_fields(servicer: KeyService, paths: list[str]) -> None:
     """An empty mask and one with anything else than a changeable field are refused."""
     with pytest.raises(InvalidRequest) as caught:

@@ -1,9 +1,12 @@
 """The reading half of MeteringService, plain `def`: the days that are listed, and the explanation of a count."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from fakes.fake_key_usage_store import NOW, FakeKeyUsageStore
+from fakes.key_ring import FakeKeyRing
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore, FakeStepWriter
 from fakes.sync_rpc import FakeCaller, SyncRpc
 from hypothesis import given
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from quillgate.v1 import metering_service_pb2 as pb
 from quillgate_core.counting import MAX_TOKENS, Usage, counted_messages
 from quillgate_core.errors import InvalidRequest, ScopeMissing, WorkspaceNotFound
+from quillgate_core.key import KeyLimits
+from quillgate_core.key_usage import KeyCount, KeyFigures, KeyUsages
 from quillgate_core.metering import Metering
-from quillgate_core.principal import INFERENCE, PLATFORM_ADMIN, USAGE_READ, Principal
+from quillgate_core.principal import INFERENCE, KEYS_MANAGE, PLATFORM_ADMIN, USAGE_READ, Principal
 from quillgate_core.rpc.metering_service import MAX_DAYS, MeteringService
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MeteringService"]
@@ -28,15 +33,25 @@ def _principal(*scopes: str) -> Principal:
 class _Reads:
     """The servicer on a store that remembers what it was asked."""
 
-    def __init__(self, *scopes: str, remaining_messages: int | None = 7) -> None:
-        self.store = FakeDailyStore(remaining_messages)
+    def __init__(
+        self,
+        *scopes: str,
+        remaining_messages: int | None = 7,
+        monthly_remaining_messages: int | None = None,
+        principal: Principal | None = None,
+        ring: FakeKeyRing | None = None,
+    ) -> None:
+        self.store = FakeDailyStore(remaining_messages, monthly_remaining_messages=monthly_remaining_messages)
         metering = Metering(
             writer=FakeStepWriter(AssertionError()),
             daily_store=self.store,
             lease_store=FakeLeaseStore(),
             instance_id="core_1",
         )
-        self.servicer = MeteringService(metering, FakeCaller(_principal(*(scopes or (USAGE_READ,)))))
+        self.key_usage = FakeKeyUsageStore()
+        key_usages = KeyUsages((ring or FakeKeyRing()).keys, self.store, self.key_usage)
+        caller = FakeCaller(principal or _principal(*(scopes or (USAGE_READ,))))
+        self.servicer = MeteringService(metering, key_usages, caller)
         self.call = SyncRpc(SERVICE, self.servicer)
 
     def asked_for(self, **fields: str) -> tuple[str, date | None, date | None]:
@@ -64,6 +79,71 @@ def test_no_limit_is_not_zero(remaining_messages: int | None) -> None:
         "ListDailyMessageCount", pb.ListDailyMessageCountRequest()
     )
     assert response.HasField("remaining_messages") == (remaining_messages is not None)
+
+
+@pytest.mark.parametrize("remaining_messages", [None, 0, 3])
+def test_the_month_comes_with_the_days(remaining_messages: int | None) -> None:
+    """The monthly allowance and what is left of it are there exactly where the month is limited."""
+    response = _Reads(monthly_remaining_messages=remaining_messages).call(
+        "ListDailyMessageCount", pb.ListDailyMessageCountRequest()
+    )
+    is_limited = remaining_messages is not None
+    assert response.HasField("monthly_message_allowance") == is_limited
+    assert response.HasField("monthly_remaining_messages") == is_limited
+    assert (response.monthly_message_allowance, response.monthly_remaining_messages) == (
+        (1_000, remaining_messages) if is_limited else (0, 0)
+    )
+
+
+def test_a_keys_usage_is_told_in_full() -> None:
+    """Every field of the answer: the key, every kind of limit with its state, today's and the month's sums."""
+    ring, end = FakeKeyRing(), datetime(2031, 1, 1, tzinfo=UTC)
+    limits = KeyLimits(1, 2, 3, 4, 5)
+    key, secret = ring.add(INFERENCE, models=("m",), expire_time=end, limits=limits)
+    reads = _Reads(monthly_remaining_messages=0, principal=ring.keys.authenticate(secret), ring=ring)
+    reads.key_usage.figures = KeyFigures(NOW, KeyCount(1, 2, 3, 4, 5, 6, 7), KeyCount(8), open_requests=9)
+    response = reads.call("GetKeyUsage", pb.GetKeyUsageRequest())
+    assert (response.key_id, response.name, response.workspace_id) == (key.key_id, "a key", "ws_1")
+    assert (list(response.scopes), list(response.allowed_models)) == ([INFERENCE], ["m"])
+    assert response.expire_time.ToDatetime(tzinfo=UTC) == end
+    assert response.today == pb.KeyMessageCount(
+        message_count=1,
+        held_messages=2,
+        input_tokens=3,
+        cached_tokens=4,
+        output_tokens=5,
+        request_count=6,
+        byok_message_count=7,
+    )
+    assert response.month == pb.KeyMessageCount(message_count=8)
+    assert [(state.limit, state.value, state.remaining) for state in response.limits] == [
+        (pb.LIMIT_DAILY_MESSAGE_ALLOWANCE, 100, 7),
+        (pb.LIMIT_MONTHLY_MESSAGE_ALLOWANCE, 1_000, 0),
+        (pb.LIMIT_KEY_DAILY_MESSAGES, 1, 0),
+        (pb.LIMIT_KEY_MONTHLY_MESSAGES, 2, 0),
+        (pb.LIMIT_KEY_REQUESTS_PER_MINUTE, 3, 3),
+        (pb.LIMIT_KEY_TOKENS_PER_MINUTE, 4, 4),
+        (pb.LIMIT_KEY_CONCURRENT_REQUESTS, 5, 0),
+    ]
+    assert [state.HasField("reset_time") for state in response.limits] == [True] * 6 + [False]
+    assert response.limits[0].reset_time.ToDatetime(tzinfo=UTC) == datetime(2030, 1, 2, tzinfo=UTC)
+    assert (response.HasField("remaining_messages"), response.remaining_messages) == (True, 0)
+
+
+def test_a_key_without_limits_in_messages_has_no_remainder() -> None:
+    """Absent is not zero, for what is left as for the expiry; another key's usage takes its scope."""
+    ring = FakeKeyRing()
+    (key, _), (_, secret) = ring.add(), ring.add(KEYS_MANAGE, limits=KeyLimits(requests_per_minute=1))
+    manager = ring.keys.authenticate(secret)
+    reads = _Reads(principal=manager, ring=ring)
+    reads.store.unlimited = True
+    response = reads.call("GetKeyUsage", pb.GetKeyUsageRequest(key_id=key.key_id))
+    assert (response.key_id, list(response.limits)) == (key.key_id, [])
+    assert (response.HasField("remaining_messages"), response.HasField("expire_time")) == (False, False)
+    weak = _Reads(principal=replace(manager, scopes=frozenset({INFERENCE, USAGE_READ})), ring=ring)
+    with pytest.raises(ScopeMissing) as caught:
+        weak.servicer.GetKeyUsage(pb.GetKeyUsageRequest(key_id=key.key_id), None)
+    assert caught.value.metadata == {"scope": KEYS_MANAGE}
 
 
 def test_days_have_the_documented_defaults() -> None:

@@ -20,12 +20,14 @@ from quillgate.v1 import metering_service_pb2 as pb
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub, add_MeteringServiceServicer_to_server
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import DuplicateRequest
+from quillgate_core.key_usage import KeyUsages
 from quillgate_core.metering import Metering, Reserve, Settle
 from quillgate_core.principal import INFERENCE, PLATFORM_ADMIN, USAGE_READ, WORKSPACE_ADMIN
 from quillgate_core.rpc.capacity import Capacity
 from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.storage.daily_store import SqlDailyStore
+from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.writer import GroupedWriter
@@ -100,7 +102,8 @@ async def desk(site: Site, engine: Engine, database_url: str) -> AsyncIterator[D
     writer.start()
     with ThreadPoolExecutor(4) as threads:
         interceptor = CallInterceptor(site.keys, threads, completions=capacity, admin=capacity)
-        servicer = MeteringService(metering)
+        key_usages = KeyUsages(site.keys, SqlDailyStore(engine), SqlKeyUsageStore(engine))
+        servicer = MeteringService(metering, key_usages)
         workspace_id = site.workspace("tenant").workspace_id
         secret = site.key(workspace_id, INFERENCE, USAGE_READ)[1]
         async with open_channel(

@@ -89,6 +89,35 @@ def test_update_changes_only_what_the_mask_names(site: Site, call: SyncRpc) -> N
     assert not unlimited.workspace.HasField("daily_message_allowance")
 
 
+def test_limits_of_a_workspace_come_and_go(call: SyncRpc) -> None:
+    """Each is set at creation or by its own path; one that is named but absent is the default."""
+    made = call(
+        "CreateWorkspace",
+        pb.CreateWorkspaceRequest(name="n", monthly_message_allowance=9, at_allowance=pb.AT_ALLOWANCE_ALLOW),
+    ).workspace
+    assert (made.HasField("daily_message_allowance"), made.monthly_message_allowance) == (False, 9)
+    assert (made.at_allowance, made.HasField("disable_time")) == (pb.AT_ALLOWANCE_ALLOW, False)
+
+    def update(*paths: str, **fields: Any) -> pb.Workspace:
+        changed: pb.Workspace = call("UpdateWorkspace", _update(made.workspace_id, *paths, **fields)).workspace
+        return changed
+
+    disabled = update("disabled", disabled=True, monthly_message_allowance=1, at_allowance=pb.AT_ALLOWANCE_REFUSE)
+    assert disabled.HasField("disable_time")
+    assert (disabled.monthly_message_allowance, disabled.at_allowance) == (9, pb.AT_ALLOWANCE_ALLOW)
+    cleared = update("monthly_message_allowance", "at_allowance", "disabled")
+    assert (cleared.HasField("monthly_message_allowance"), cleared.HasField("disable_time")) == (False, False)
+    assert cleared.at_allowance == pb.AT_ALLOWANCE_REFUSE
+
+
+def test_what_happens_at_the_allowance_must_be_known(servicer: WorkspaceService) -> None:
+    """A number that is newer than this core is refused by name rather than guessed."""
+    request = pb.CreateWorkspaceRequest(name="n", at_allowance=7)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest) as caught:
+        servicer.CreateWorkspace(request, None)
+    assert caught.value.metadata == {"param": "at_allowance", "code": "invalid_value"}
+
+
 @pytest.mark.parametrize(("given", "kept"), [(None, True), (True, True), (False, False)])
 def test_a_workspace_keeps_responses_unless_told_not_to(call: SyncRpc, given: bool | None, kept: bool) -> None:
     """Whether responses are kept is told always, and is true where nothing was said."""

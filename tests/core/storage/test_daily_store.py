@@ -63,6 +63,25 @@ def test_what_is_left_today(
     )
 
 
+def test_what_is_left_of_the_month(books: Books, store: SqlDailyStore) -> None:
+    """The days of the UTC month so far are subtracted, those before it are not; never below 0."""
+
+    def left(allowance: int | None) -> tuple[int | None, int | None]:
+        books.run("UPDATE workspaces SET monthly_message_allowance = :allowance", allowance=allowance)
+        today = store.today("ws")
+        return today.monthly_allowance, today.monthly_remaining_messages
+
+    assert [left(allowance) for allowance in (None, 0, 9, 12)] == [(None, None), (0, 0), (9, 0), (12, 2)]
+    assert store.today("free").monthly_remaining_messages == 12
+
+
+def test_what_happens_at_the_allowance_is_told(books: Books, store: SqlDailyStore) -> None:
+    """A workspace that may use more than its allowance is known as one."""
+    assert store.today("ws").allows_overage is False
+    books.run("UPDATE workspaces SET at_allowance = 'allow'")
+    assert store.today("ws").allows_overage is True
+
+
 def test_an_unknown_workspace_is_refused(store: SqlDailyStore) -> None:
     """Nothing is read for a workspace that does not exist."""
     with pytest.raises(WorkspaceNotFound):

@@ -1,0 +1,54 @@
+"""Reads `key_daily_message_count` for what a key used and may still use. It writes nothing and takes no locks."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any, Final, LiteralString
+
+from sqlalchemy import Engine, Row, text
+
+from quillgate_core.key_usage import KeyCount, KeyFigures
+from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.ledger import DEFAULT_CLOCK
+
+# The days of the month, and yesterday: a request that began before midnight still runs, and still counts to its minute.
+_DAYS = """
+SELECT c.now, c.today, d.*
+FROM (
+    SELECT now, (now AT TIME ZONE 'UTC')::date AS today FROM (SELECT clock_timestamp() AS now OFFSET 0) t
+) c
+LEFT JOIN key_daily_message_count d
+    ON d.key_id = :key_id AND d.day BETWEEN least(date_trunc('month', c.today)::date, c.today - 1) AND c.today
+ORDER BY d.day
+"""
+
+_SUMS: Final = tuple(field.name for field in fields(KeyCount))
+
+
+class SqlKeyUsageStore:
+    """A KeyUsageStore on an engine; raises Overloaded when the database is away."""
+
+    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
+        self._engine = engine
+        self._days = text(_DAYS.replace(DEFAULT_CLOCK, clock))
+
+    def read(self, key_id: str) -> KeyFigures:
+        """Return the sums as they are committed now; zeros for a key that was never used."""
+        with database_errors(), self._engine.connect() as connection:
+            rows = connection.execute(self._days, {"key_id": key_id}).all()
+        now, today = rows[0].now, rows[0].today
+        days = [row for row in rows if row.day is not None]
+        # A window moves on to the next day's row as it changes, so the last one knows all that still counts.
+        windows = [row.request_window for row in days if row.request_window and today - row.day <= timedelta(days=1)]
+        return KeyFigures(
+            now=now,
+            today=_sum(row for row in days if row.day == today),
+            month=_sum(row for row in days if row.day >= today.replace(day=1)),
+            open_requests=sum(row.open_requests for row in days),
+            window=tuple(windows[-1]) if windows else (),
+        )
+
+
+def _sum(days: Iterable[Row[Any]]) -> KeyCount:
+    days = tuple(days)
+    return KeyCount(**{name: sum(getattr(day, name) for day in days) for name in _SUMS})
