@@ -7,6 +7,7 @@ into exceptions; it must not know SQL, threads or gRPC.
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import date
@@ -86,6 +87,7 @@ class Metering:
         self._lease_store = lease_store
         self._clock = clock
         self._has_lease = False
+        self._renewing = threading.Lock()
         self._unbroken = UnbrokenLease(lease_store.lease_s)
         self.instance_id = instance_id
         self.current_idempotency = idempotency
@@ -166,6 +168,10 @@ class Metering:
         False when the lease had run out meanwhile: rows that were open may have been recovered, and settling those
         corrects their charge. The lease holds again from now on. Raises Overloaded when the database is away.
         """
+        with self._renewing:
+            return self._renew_lease()
+
+    def _renew_lease(self) -> bool:
         start_s = self._clock()
         was_held = self._lease_store.renew(self.instance_id)
         self._unbroken.renew(start_s, was_held=was_held)
@@ -177,23 +183,35 @@ class Metering:
 
     def end_lease(self) -> None:
         """Give the lease up at the end of the process, so that any core recovers what is left open at once."""
-        try:
-            self._lease_store.end(self.instance_id)
-        except Overloaded:
-            logger.warning("the lease of %s is left to run out: the database is away", self.instance_id)
-        self._has_lease = False
-        self._unbroken.end()
+        with self._renewing:
+            self._has_lease = False
+            self._unbroken.end()
+            try:
+                self._lease_store.end(self.instance_id)
+            except Overloaded:
+                logger.warning("the lease of %s is left to run out: the database is away", self.instance_id)
 
     def recover(self) -> int:
         """Charge the holds of reservations whose owner is dead, or that expired, and return how many; blocking.
 
         Nothing is done until this process's own lease has been held for the length of a lease without a break: where
-        the database was away for all, the others get that time to come back and to land their ends. Any core may do it
-        at any time, several at once; at most 500 rows, so call again while it returns some. Raises Overloaded.
+        the database was away for all, or all machines slept, the others get that time to come back and to land their
+        ends. Any core may do it at any time, several at once. Raises Overloaded.
         """
-        if not self._unbroken.is_proven(self._clock()):
-            return 0
-        return self._lease_store.recover(RECOVER_LIMIT)
+        recovered = 0
+        while self._may_judge():
+            count = self._lease_store.recover(RECOVER_LIMIT)
+            recovered += count
+            if count < RECOVER_LIMIT:
+                break
+        return recovered
+
+    def _may_judge(self) -> bool:
+        """Say whether others are to be recovered, by a lease that is renewed just now: the database may know better."""
+        with self._renewing:
+            if self._has_lease:
+                self._renew_lease()
+            return self._unbroken.is_proven(self._clock())
 
     def recover_instance(self, instance_id: str) -> int:
         """Charge at once all holds of a core that is known to be dead, and return how many; blocking.

@@ -162,11 +162,12 @@ def test_a_lease_is_given_up_even_when_the_database_is_away(caplog: pytest.LogCa
 
 
 def test_recovery_is_bounded() -> None:
-    """A round of recovery is limited, so that it never holds its locks for long."""
+    """A round of recovery is limited, so that it never holds its locks for long; full rounds are followed by more."""
     site = Site(RECEIPT)
     site.hold_lease(for_s=30)
-    assert site.metering.recover() == 3
-    assert (site.lease_store.limits, site.lease_store.owners) == ([500], [None])
+    site.lease_store.abandoned = [500, 500, 3]
+    assert site.metering.recover() == 1_003
+    assert (site.lease_store.limits, site.lease_store.owners) == ([500] * 3, [None] * 3)
 
 
 def test_others_are_judged_after_a_lease_without_a_break() -> None:
@@ -195,16 +196,26 @@ def test_after_an_outage_others_get_the_time_to_come_back(away_s: float, is_lost
     assert site.metering.recover() == 3
 
 
-def test_a_lost_lease_closes_recovery_though_it_was_renewed_in_time() -> None:
-    """Where the database says that the lease had run out, its word counts, as after a step of its clock."""
+def test_a_lost_lease_closes_recovery_though_this_process_saw_no_gap() -> None:
+    """Recovery asks the database first: a machine that slept, or a step of its clock, ended the others' leases too."""
     site = Site(RECEIPT)
     site.hold_lease(for_s=60)
     site.lease_store.holds = False
-    site.metering.renew_lease()
     assert site.metering.recover() == 0
+    site.hold_lease(for_s=30)
+    assert site.metering.recover() == 3
+
+
+def test_without_a_lease_nobody_is_judged() -> None:
+    """Before the start and after the end of a process recovery does nothing, and makes no lease that would linger."""
+    site = Site(RECEIPT)
+    assert site.metering.recover() == 0
+    assert not site.lease_store.holds
     site.hold_lease(for_s=60)
     site.metering.end_lease()
     assert site.metering.recover() == 0
+    assert not site.lease_store.holds
+    assert site.lease_store.limits == []
 
 
 def test_a_process_known_to_be_dead_is_recovered_at_once() -> None:

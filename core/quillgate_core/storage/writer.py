@@ -31,6 +31,8 @@ FIRST_BACKOFF_S: Final = 0.05
 LAST_BACKOFF_S: Final = 1.0
 MAX_CONFLICTS: Final = 5
 STOP_S: Final = 1.0
+STALL_S: Final = 0.5
+WATCH_S: Final = 0.1
 
 
 class StepLedger(Protocol):
@@ -83,11 +85,17 @@ class GroupedWriter:
         self._connection: psycopg.Connection | None = None
         self._is_closing = False
         self._stopped = threading.Event()
+        self._in_hand: Sequence[StepTicket] = ()
+        self._begin_time: float | None = None
+        self._hand = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="quillgate-writer", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="quillgate-writer-watch", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; it connects when the first step arrives."""
+        """Start the thread, which connects when the first step arrives, and the one that watches it."""
         self._thread.start()
+        if self._journal is not None:
+            self._watcher.start()
 
     def close(self, timeout_s: float) -> bool:
         """Refuse new work, land what is queued, and stop; False when the time was not enough to land everything.
@@ -100,6 +108,8 @@ class GroupedWriter:
         is_drained = not self._thread.is_alive()
         if not is_drained:
             logger.error("the ledger writer stops with about %d steps not written", self._queue_steps())
+        while self._rescue():
+            pass
         self._stopped.set()
         self._queue.put(None)
         self._thread.join(STOP_S)
@@ -262,10 +272,36 @@ class GroupedWriter:
             self._strike_out(answers)
 
     def _apply(self, tickets: Sequence[StepTicket]) -> list[Answer]:
-        if self._connection is None:
-            self._connection = self._connect()
-        outcomes = self._ledger.apply(self._connection, [ticket.step for ticket in tickets])
+        self._in_hand = tickets
+        self._begin_time = time.monotonic()
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            outcomes = self._ledger.apply(self._connection, [ticket.step for ticket in tickets])
+        finally:
+            with self._hand:
+                self._begin_time = None
         return list(zip(tickets, outcomes, strict=True))
+
+    def _watch(self) -> None:
+        """Write down what waits for a database that neither answers nor fails, which the writer's thread cannot do."""
+        while not self._stopped.wait(WATCH_S):
+            begin_time = self._begin_time
+            if begin_time is not None and time.monotonic() - begin_time > STALL_S:
+                self._rescue()
+
+    def _rescue(self) -> int:
+        """Write down what is in hand and a batch of what is queued, and return how many steps that took off the queue.
+
+        Only while the writer's thread has a batch in hand, as it then touches nothing of what is touched here.
+        """
+        with self._hand:
+            if self._begin_time is None:
+                return 0
+            tickets = self._gather(0)
+            self._waiting.extend(tickets)
+            self._write_down([*self._in_hand, *tickets])
+            return len(tickets)
 
     def _disconnect(self) -> None:
         """Drop the connection: after an error it may hold an open transaction, and the server then rolls it back."""

@@ -156,6 +156,34 @@ async def test_the_journal_is_kept_until_all_has_landed() -> None:
     assert outage.writer.close(20)
 
 
+async def test_a_database_that_hangs_is_a_database_that_is_away(outage: Outage) -> None:
+    """Ends are written down while an attempt neither succeeds nor fails, and land in order when it does."""
+    outage.end()
+    outage.ledger.gate.clear()
+    tickets = [outage.writer.submit(settle("1"))]
+    await asyncio.to_thread(outage.ledger.has_begun.wait)
+    tickets.append(outage.writer.submit(settle("2")))
+    await outage.journaled("1", "2")
+    tickets.append(outage.writer.submit(settle("3")))
+    await outage.journaled("1", "2", "3")
+    outage.ledger.gate.set()
+    assert [await ticket.outcome() for ticket in tickets] == [RECEIPT] * 3
+    await outage.journaled()
+    assert outage.landed() == ["1", "2", "3"]
+
+
+async def test_a_writer_that_hangs_leaves_the_journal_when_it_stops(outage: Outage) -> None:
+    """Closing does not wait for the watch to come round: what is in hand and what is queued is on disk then."""
+    outage.end()
+    outage.ledger.gate.clear()
+    for number in range(1_000):
+        outage.writer.post(settle(f"r{number}"))
+    await asyncio.to_thread(outage.ledger.has_begun.wait)
+    assert not await asyncio.to_thread(outage.writer.close, 0)
+    assert sorted(outage.journal.held) == sorted(f"r{number}" for number in range(1_000))
+    outage.ledger.gate.set()
+
+
 async def test_a_full_disk_costs_no_end(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     """A journal that cannot be written is logged as an error, the ends land from memory, and it is tried again."""
     outage.journal.is_full = True
