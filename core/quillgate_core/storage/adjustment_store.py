@@ -1,7 +1,8 @@
 """Corrections of charges: a terminal ledger row never changes, so what is learnt later is a row beside it.
 
-A correction is in the sums of the row's own day as well. It takes its locks in the order of the ledger, the daily row
-first, so any core may correct at any time. It must not judge an allowance: work that was done is recorded.
+A correction is in the sums of the row's own day as well, the workspace's and the key's. It takes its locks in the order
+of the ledger, the workspace's day first, so any core may correct at any time. It must not judge an allowance: work that
+was done is recorded.
 """
 
 from collections.abc import Sequence
@@ -37,12 +38,15 @@ ORDER BY l.settle_time DESC LIMIT :limit
 
 """The clock is a query of its own: only then is the index searched by time, and not read from end to end."""
 
-_FIND_DAY: Final = text("SELECT day FROM ledger WHERE workspace_id = :workspace_id AND request_id = :request_id")
+_FIND_DAY: Final = text("""
+SELECT day FROM ledger WHERE workspace_id = :workspace_id AND request_id = :request_id ORDER BY day DESC LIMIT 1
+""")
 
 _READ: Final = text("""
-SELECT l.byok, l.counted_messages, l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.cost_picodollars
+SELECT l.byok, l.key_id, l.counted_messages, l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.cost_picodollars
 FROM ledger l
-WHERE l.workspace_id = :workspace_id AND l.request_id = :request_id AND l.state IN ('settled', 'recovered')
+WHERE l.workspace_id = :workspace_id AND l.request_id = :request_id AND l.day = :day
+  AND l.state IN ('settled', 'recovered')
 """)
 
 _READ_ADJUSTMENTS: Final = text("""
@@ -82,6 +86,15 @@ SET byok_message_count = byok_message_count + :counted_messages,
     byok_output_tokens = byok_output_tokens + :completion_tokens,
     byok_cost_picodollars = byok_cost_picodollars + :cost, unpriced_request_count = unpriced_request_count - :priced
 WHERE workspace_id = :workspace_id AND day = :day
+""")
+
+_ADD_TO_KEY: Final = text("""
+UPDATE key_daily_message_count
+SET message_count = message_count + CASE WHEN :byok THEN 0 ELSE :counted_messages END,
+    byok_message_count = byok_message_count + CASE WHEN :byok THEN :counted_messages ELSE 0 END,
+    input_tokens = input_tokens + :prompt_tokens, cached_tokens = cached_tokens + :cached_tokens,
+    output_tokens = output_tokens + :completion_tokens
+WHERE key_id = :key_id AND day = :day
 """)
 
 
@@ -133,9 +146,12 @@ class SqlAdjustmentStore:
 class _Charged:
     """A charged row, whose day is locked: what was charged and what was added by each source since."""
 
-    def __init__(self, key: dict[str, Any], *, byok: bool, charge: Adjustment, added: dict[str, Adjustment]) -> None:
+    def __init__(
+        self, key: dict[str, Any], *, byok: bool, key_id: str | None, charge: Adjustment, added: dict[str, Adjustment]
+    ) -> None:
         self.key = key
         self.byok = byok
+        self.key_id = key_id
         self.charge = charge
         self.added = added
 
@@ -159,12 +175,13 @@ def _lock(connection: Connection, workspace_id: str, request_id: str) -> _Charge
     if day is None:
         raise ReservationNotFound(request_id)
     lock_days(connection, [(workspace_id, day)])
+    key["day"] = day
     row = connection.execute(_READ, key).one_or_none()
     if row is None:
         raise ReservationNotFound(request_id)
-    byok, *charge = row
+    byok, key_id, *charge = row
     added = {source: Adjustment(*rest) for source, *rest in connection.execute(_READ_ADJUSTMENTS, key)}
-    return _Charged({**key, "day": day}, byok=byok, charge=Adjustment(*charge), added=added)
+    return _Charged(key, byok=byok, key_id=key_id, charge=Adjustment(*charge), added=added)
 
 
 def _missing(row: _Charged, usage: Usage, messages: int, cost_picodollars: int | None) -> Adjustment:
@@ -218,4 +235,6 @@ def _add(connection: Connection, row: _Charged, source: str, added: Adjustment) 
     }
     connection.execute(_INSERT, parameters)
     connection.execute(_ADD_BYOK if row.byok else _ADD, parameters)
+    if row.key_id is not None:
+        connection.execute(_ADD_TO_KEY, {**parameters, "key_id": row.key_id, "byok": row.byok})
     row.added[source] = added

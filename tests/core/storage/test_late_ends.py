@@ -39,9 +39,11 @@ class LateSite:
         self.leases = SqlLeaseStore(books.engine)
         self.store = SqlAdjustmentStore(books.engine)
 
-    def recovered(self, request_id: str = "r", *, byok: bool = False) -> None:
+    def recovered(self, request_id: str = "r", *, byok: bool = False, key_id: str | None = None) -> None:
         """Charge the hold of a request, 6 messages."""
-        step = Reserve(workspace_id="ws", request_id=request_id, hold_messages=6, owner="late", byok=byok)
+        step = Reserve(
+            workspace_id="ws", request_id=request_id, hold_messages=6, owner="late", byok=byok, key_id=key_id
+        )
         Ledger().apply(self.connection, [step])
         assert self.leases.recover(10) == 1
 
@@ -137,6 +139,17 @@ def test_what_an_own_key_served_is_not_drawn_from_the_allowance(site: LateSite) 
     site.recovered()
     receipt = site.store.correct(replace(SETTLE, byok=True))
     assert (receipt.byok, receipt.counted_messages, receipt.remaining_messages) == (True, 0, 20)
+
+
+@pytest.mark.parametrize("byok", [False, True])
+def test_the_key_gets_back_what_it_did_not_use(site: LateSite, byok: bool) -> None:
+    """The sums of the key's day, which its limits are checked on, are corrected with those of the workspace."""
+    site.books.add_key("key")
+    site.recovered(byok=byok, key_id="key")
+    site.store.correct(replace(SETTLE, byok=byok))
+    columns = "message_count, byok_message_count, held_messages, input_tokens, cached_tokens, output_tokens"
+    (day,) = site.books.read(f"SELECT {columns} FROM key_daily_message_count WHERE key_id = 'key'")
+    assert tuple(day) == (0 if byok else 4, 4 if byok else 0, 0, 40_000, 10_000, 20_000)
 
 
 def test_other_rows_cannot_be_corrected(site: LateSite) -> None:
