@@ -152,3 +152,33 @@ async def test_ends_outlive_the_core_while_the_database_is_away(server: Embedded
     books.check()
     books.engine.dispose()
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_a_core_that_stops_in_the_outage_leaves_its_ends_to_the_next(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """Stopped in order while the database is away, a core does not wait for ever; what it had to leave lands later."""
+    provider = Provider()
+    async with ScriptedUpstream(fallback=provider.answer) as upstream:
+        catalogue = tmp_path / "catalogue.toml"
+        catalogue.write_text(CATALOGUE.format(base_url=upstream.base_url))
+        environ = environment(tmp_path, QUILLGATE_DATABASE_URL=server.url, QUILLGATE_CONFIG=str(catalogue))
+        with serving(["--new-key"], environ, ready=READY) as core:
+            client = Client(core)
+            whole = [asyncio.create_task(client.chat(str(number))) for number in WHOLE]
+            await until(lambda: client.begun == len(WHOLE))
+            await asyncio.to_thread(server.stop)
+            provider.may_end.set()
+            await asyncio.gather(*whole)
+            assert await asyncio.to_thread(core.stop, timeout_s=30) == 0
+        (journal,) = (tmp_path / "journal").iterdir()
+        await asyncio.to_thread(server.start)
+        books = Books(make_engine(server.url))
+        assert books.states() == {"open": len(WHOLE)}
+        with serving(["--new-key"], environ, ready=READY):
+            await until(lambda: not journal.exists())
+    assert books.states() == {"settled": len(WHOLE)}
+    assert books.read("SELECT message_count FROM daily_message_count") == [(sum(number + 1 for number in WHOLE),)]
+    books.check()
+    books.engine.dispose()
