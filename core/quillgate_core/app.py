@@ -66,10 +66,12 @@ from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.event_store import SqlEventStore
+from quillgate_core.storage.journal import SUFFIX, Journal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
+from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
@@ -127,14 +129,25 @@ class Core:
     def __init__(self, config: Config, database: Database) -> None:
         self._config = config
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
-        self._writer = GroupedWriter(connect=partial(connect_ledger, database.url), ledger=Ledger())
+        instance_id = f"core_{uuid.uuid4().hex}"
         daily_store = SqlDailyStore(database.engine)
+        adjustments = SqlAdjustmentStore(database.engine)
+        self._journal = Journal(database.data_dir / "journal" / f"{instance_id}{SUFFIX}")
+        self._writer = GroupedWriter(
+            connect=partial(connect_ledger, database.url),
+            ledger=Ledger(),
+            journal=self._journal,
+            correct=adjustments.correct,
+        )
         self.metering = Metering(
             writer=self._writer,
             daily_store=daily_store,
             lease_store=SqlLeaseStore(database.engine),
-            instance_id=f"core_{uuid.uuid4().hex}",
+            instance_id=instance_id,
             idempotency=current_idempotency,
+        )
+        self._predecessors = Predecessors(
+            database.data_dir / "journal", writer=self._writer, metering=self.metering, blocking=self._blocking
         )
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
         self._key_usages = KeyUsages(self.keys, daily_store, SqlKeyUsageStore(database.engine))
@@ -164,7 +177,7 @@ class Core:
             max_attempts=config.max_attempts,
         )
         self._late_truth = LateTruth(
-            SqlAdjustmentStore(database.engine),
+            adjustments,
             self._accounts,
             self.provider_credentials,
             providers=_record_keepers(config, self._pool),
@@ -189,6 +202,7 @@ class Core:
 
     async def start(self) -> None:
         """Starts the writer, the lease, the chores and the gRPC server; raises OSError if its address is taken."""
+        self._open_journal()
         self._writer.start()
         await self._blocking(self.metering.renew_lease)
         await self._blocking(self.provider_credentials.refresh)
@@ -201,6 +215,7 @@ class Core:
         self._chores = [
             asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
             asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
+            asyncio.create_task(self._every(RECOVER_S, self._predecessors.inherit, at_once=True)),
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
@@ -217,7 +232,10 @@ class Core:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Lets running RPCs finish for `grace_s` seconds, cancels the rest, and lands every settlement."""
+        """Lets running RPCs finish for `grace_s` seconds, cancels the rest, and lands every settlement.
+
+        What the database does not take within 10 s stays in the journal, for the next start.
+        """
         await self.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
@@ -225,9 +243,11 @@ class Core:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         await self._pool.close()
-        await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
+        is_drained = await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
         await self._once(self.keys.flush_last_used)
-        await self._blocking(self.metering.end_lease)
+        if is_drained:
+            await self._blocking(self.metering.end_lease)
+        self._journal.close(keep=not is_drained)
         self._threads.shutdown()
 
     async def issue_key(
@@ -288,9 +308,18 @@ class Core:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def _every(self, period_s: float, chore: Callable[[], object]) -> None:
+    def _open_journal(self) -> None:
+        """Opens the journal, or goes on without one: a read-only data directory is no reason to serve nobody."""
+        try:
+            self._journal.open()
+        except OSError as error:
+            log.error("no journal can be kept; a crash while the database is away will charge holds: %s", error)
+
+    async def _every(self, period_s: float, chore: Callable[[], object], *, at_once: bool = False) -> None:
         while True:
-            await asyncio.sleep(period_s)
+            if not at_once:
+                await asyncio.sleep(period_s)
+            at_once = False
             await self._once(chore)
 
     async def _discover(self, period_s: float) -> None:

@@ -31,7 +31,7 @@ class Config:
     """The settings of a core; each field is the environment variable QUILLGATE_ and its name in capitals."""
 
     data_dir: Path = Path(".quillgate")
-    """Directory for all state on this machine: the embedded database, the pepper and the master key.
+    """Directory for all state on this machine: the embedded database, the pepper, the master key and the journals.
     Default: `.quillgate` here."""
     database_url: Secret = field(default=Secret(""))
     """PostgreSQL as `postgresql://user:password@host/name`. Default: an embedded one in the data directory."""

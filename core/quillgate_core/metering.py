@@ -7,6 +7,8 @@ into exceptions; it must not know SQL, threads or gRPC.
 
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable
 from datetime import date
 from typing import Final, TypeVar
@@ -33,6 +35,7 @@ from quillgate_core.reservation import (
     Today,
     UsageSource,
 )
+from quillgate_core.unbroken_lease import UnbrokenLease
 
 __all__ = [
     "DailyCount",
@@ -65,6 +68,7 @@ class Metering:
 
     `instance_id` names this core process: the owner of the rows that it serves itself, and of a lease that it renews.
     `idempotency` returns what the caller that is being served said about repeats, so that no endpoint can forget it.
+    `clock` is monotonic, in seconds: by it this process knows for how long it has held its lease.
     The coroutines belong to any loop; the other methods block and belong to a thread.
     """
 
@@ -76,11 +80,15 @@ class Metering:
         lease_store: LeaseStore,
         instance_id: str,
         idempotency: Callable[[], Idempotency | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._daily_store = daily_store
         self._lease_store = lease_store
+        self._clock = clock
         self._has_lease = False
+        self._renewing = threading.Lock()
+        self._unbroken = UnbrokenLease(lease_store.lease_s)
         self.instance_id = instance_id
         self.current_idempotency = idempotency
 
@@ -104,8 +112,9 @@ class Metering:
     async def settle(self, settle: Settle) -> Receipt:
         """End a reservation with its usage; the first usage stands and is answered again to every repeat.
 
-        Raises ReservationNotFound, also for a row of another owner, and ReservationClosed when it was released or
-        recovered (then the hold was charged). Waits as long as the database is away; cancelled, it lands all the same.
+        Raises ReservationNotFound, also for a row of another owner, and ReservationClosed when it was released, or
+        recovered without an owner (then the hold stays charged; with an owner the charge is corrected to the usage).
+        Waits as long as the database is away; cancelled, it lands all the same.
         """
         _check_ids(settle)
         return _answer(await self._writer.submit(settle).outcome(), Receipt)
@@ -157,9 +166,15 @@ class Metering:
         """Say that this process lives, to be called at the start and every 10 s; blocking.
 
         False when the lease had run out meanwhile: rows that were open may have been recovered, and settling those
-        raises ReservationClosed. The lease holds again from now on. Raises Overloaded when the database is away.
+        corrects their charge. The lease holds again from now on. Raises Overloaded when the database is away.
         """
+        with self._renewing:
+            return self._renew_lease()
+
+    def _renew_lease(self) -> bool:
+        start_s = self._clock()
         was_held = self._lease_store.renew(self.instance_id)
+        self._unbroken.renew(start_s, was_held=was_held)
         is_gapless = was_held or not self._has_lease
         self._has_lease = True
         if not is_gapless:
@@ -168,18 +183,46 @@ class Metering:
 
     def end_lease(self) -> None:
         """Give the lease up at the end of the process, so that any core recovers what is left open at once."""
-        try:
-            self._lease_store.end(self.instance_id)
-        except Overloaded:
-            logger.warning("the lease of %s is left to run out: the database is away", self.instance_id)
-        self._has_lease = False
+        with self._renewing:
+            self._has_lease = False
+            self._unbroken.end()
+            try:
+                self._lease_store.end(self.instance_id)
+            except Overloaded:
+                logger.warning("the lease of %s is left to run out: the database is away", self.instance_id)
 
     def recover(self) -> int:
         """Charge the holds of reservations whose owner is dead, or that expired, and return how many; blocking.
 
-        Any core may do it at any time, several at once; at most 500 rows, so call again while it returns some.
+        Nothing is done until this process's own lease has been held for the length of a lease without a break: where
+        the database was away for all, or all machines slept, the others get that time to come back and to land their
+        ends. Any core may do it at any time, several at once. Raises Overloaded.
         """
-        return self._lease_store.recover(RECOVER_LIMIT)
+        recovered = 0
+        while self._may_judge():
+            count = self._lease_store.recover(RECOVER_LIMIT)
+            recovered += count
+            if count < RECOVER_LIMIT:
+                break
+        return recovered
+
+    def _may_judge(self) -> bool:
+        """Say whether others are to be recovered, by a lease that is renewed just now: the database may know better."""
+        with self._renewing:
+            if self._has_lease:
+                self._renew_lease()
+            return self._unbroken.is_proven(self._clock())
+
+    def recover_instance(self, instance_id: str) -> int:
+        """Charge at once all holds of a core that is known to be dead, and return how many; blocking.
+
+        Its lease ends with it. To be called when what it wrote down has landed. Raises Overloaded.
+        """
+        self._lease_store.end(instance_id)
+        recovered = 0
+        while count := self._lease_store.recover(RECOVER_LIMIT, owner=instance_id):
+            recovered += count
+        return recovered
 
 
 def _answer(outcome: Outcome, kind: type[Answer]) -> Answer:

@@ -286,11 +286,14 @@ class DailyStore(Protocol):
 class LeaseStore(Protocol):
     """Leases of core instances and the recovery of rows that nobody will settle; blocking."""
 
+    lease_s: float
+    """How long a lease holds after it was renewed, in seconds."""
+
     def renew(self, instance_id: str) -> bool:
         """Extend the lease; False when there was none that still held."""
 
     def end(self, instance_id: str) -> None:
         """Give the lease up, so that rows left open are recovered at once."""
 
-    def recover(self, limit: int) -> int:
-        """Charge the hold of up to `limit` abandoned rows and return how many."""
+    def recover(self, limit: int, *, owner: str | None = None) -> int:
+        """Charge the hold of up to `limit` abandoned rows, of one owner or of all, and return how many."""

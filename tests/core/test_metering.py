@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+from fakes.clock import FakeClock
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore, FakeStepWriter
 
 from quillgate_core.errors import AllowanceExhausted, InvalidRequest, ReservationClosed
@@ -37,9 +38,21 @@ class Site:
         self.writer = FakeStepWriter(outcome)
         self.daily_store = FakeDailyStore(remaining_messages)
         self.lease_store = FakeLeaseStore()
+        self.clock = FakeClock()
         self.metering = Metering(
-            writer=self.writer, daily_store=self.daily_store, lease_store=self.lease_store, instance_id="core-1"
+            writer=self.writer,
+            daily_store=self.daily_store,
+            lease_store=self.lease_store,
+            instance_id="core-1",
+            clock=self.clock,
         )
+
+    def hold_lease(self, *, for_s: float) -> None:
+        """Renew every ten seconds, as a core does."""
+        self.metering.renew_lease()
+        for _ in range(int(for_s // 10)):
+            self.clock.now_s += 10
+            self.metering.renew_lease()
 
 
 async def test_steps_are_passed_on_and_answered() -> None:
@@ -149,10 +162,69 @@ def test_a_lease_is_given_up_even_when_the_database_is_away(caplog: pytest.LogCa
 
 
 def test_recovery_is_bounded() -> None:
-    """A round of recovery is limited, so that it never holds its locks for long."""
+    """A round of recovery is limited, so that it never holds its locks for long; full rounds are followed by more."""
     site = Site(RECEIPT)
+    site.hold_lease(for_s=30)
+    site.lease_store.abandoned = [500, 500, 3]
+    assert site.metering.recover() == 1_003
+    assert (site.lease_store.limits, site.lease_store.owners) == ([500] * 3, [None] * 3)
+
+
+def test_others_are_judged_after_a_lease_without_a_break() -> None:
+    """A process that holds its lease for less than 30 s recovers nobody: others may only now come back."""
+    site = Site(RECEIPT)
+    assert site.metering.recover() == 0
+    site.hold_lease(for_s=20)
+    site.clock.now_s += 9
+    assert site.metering.recover() == 0
+    site.clock.now_s += 1
     assert site.metering.recover() == 3
-    assert site.lease_store.limits == [500]
+
+
+@pytest.mark.parametrize("away_s", [16, 25, 100])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_after_an_outage_others_get_the_time_to_come_back(away_s: float, is_lost: bool) -> None:
+    """A gap in which any other's lease may have run out closes recovery, before the next renewal and for 30 s after."""
+    site = Site(RECEIPT)
+    site.hold_lease(for_s=60)
+    site.clock.now_s += away_s
+    site.lease_store.holds = not is_lost
+    assert site.metering.recover() == 0
+    site.hold_lease(for_s=20)
+    assert site.metering.recover() == 0
+    site.hold_lease(for_s=10)
+    assert site.metering.recover() == 3
+
+
+def test_a_lost_lease_closes_recovery_though_this_process_saw_no_gap() -> None:
+    """Recovery asks the database first: a machine that slept, or a step of its clock, ended the others' leases too."""
+    site = Site(RECEIPT)
+    site.hold_lease(for_s=60)
+    site.lease_store.holds = False
+    assert site.metering.recover() == 0
+    site.hold_lease(for_s=30)
+    assert site.metering.recover() == 3
+
+
+def test_without_a_lease_nobody_is_judged() -> None:
+    """Before the start and after the end of a process recovery does nothing, and makes no lease that would linger."""
+    site = Site(RECEIPT)
+    assert site.metering.recover() == 0
+    assert not site.lease_store.holds
+    site.hold_lease(for_s=60)
+    site.metering.end_lease()
+    assert site.metering.recover() == 0
+    assert not site.lease_store.holds
+    assert site.lease_store.limits == []
+
+
+def test_a_process_known_to_be_dead_is_recovered_at_once() -> None:
+    """Its lease ends and all its rows are recovered, however many rounds that takes and however new this process is."""
+    site = Site(RECEIPT)
+    site.lease_store.abandoned = [500, 20]
+    assert site.metering.recover_instance("core-0") == 520
+    assert site.lease_store.ended == ["core-0"]
+    assert site.lease_store.owners == ["core-0"] * 3
 
 
 @pytest.mark.parametrize("remaining_messages", [7, 0, None])

@@ -63,12 +63,17 @@ class FakeDailyStore:
 
 
 class FakeLeaseStore:
-    """A lease that holds as long as the test says so."""
+    """A lease that holds as long as the test says so; `abandoned` are counts that recoveries find, one each."""
+
+    lease_s = 30.0
 
     def __init__(self) -> None:
         self.holds = False
         self.is_away = False
         self.limits: list[int] = []
+        self.ended: list[str] = []
+        self.abandoned = [3]
+        self.owners: list[str | None] = []
 
     def renew(self, instance_id: str) -> bool:
         """Say whether the lease still held; it holds from now on."""
@@ -79,9 +84,11 @@ class FakeLeaseStore:
         """End the lease."""
         if self.is_away:
             raise Overloaded("away")
+        self.ended.append(instance_id)
         self.holds = False
 
-    def recover(self, limit: int) -> int:
-        """Remember the limit."""
+    def recover(self, limit: int, *, owner: str | None = None) -> int:
+        """Remember what was asked."""
         self.limits.append(limit)
-        return 3
+        self.owners.append(owner)
+        return self.abandoned.pop(0) if self.abandoned else 0

@@ -1,7 +1,8 @@
 """Corrections of charges: a terminal ledger row never changes, so what is learnt later is a row beside it.
 
-A correction is in the sums of the row's own day as well. It takes its locks in the order of the ledger, the daily row
-first, so any core may correct at any time. It must not judge an allowance: work that was done is recorded.
+A correction is in the sums of the row's own day as well, the workspace's and the key's. It takes its locks in the order
+of the ledger, the workspace's day first, so any core may correct at any time. It must not judge an allowance: work that
+was done is recorded.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from sqlalchemy import Connection, Engine, text
 from quillgate_core.adjustment import Adjustment, UnsureRow
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import ReservationNotFound
+from quillgate_core.reservation import Receipt, Release, Settle
 from quillgate_core.storage.daily_lock import lock_days
 from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
+OWN_SOURCE: Final = "settle"
 MIN_AGE_S: Final = 5
 MAX_AGE_S: Final = 86_400
 
@@ -35,17 +38,26 @@ ORDER BY l.settle_time DESC LIMIT :limit
 
 """The clock is a query of its own: only then is the index searched by time, and not read from end to end."""
 
-_FIND_DAY: Final = text("SELECT day FROM ledger WHERE workspace_id = :workspace_id AND request_id = :request_id")
+_FIND_DAY: Final = text("""
+SELECT day FROM ledger WHERE workspace_id = :workspace_id AND request_id = :request_id ORDER BY day DESC LIMIT 1
+""")
 
 _READ: Final = text("""
-SELECT l.byok, l.counted_messages, l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.cost_picodollars
+SELECT l.byok, l.key_id, l.counted_messages, l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.cost_picodollars
 FROM ledger l
-WHERE l.workspace_id = :workspace_id AND l.request_id = :request_id AND l.state IN ('settled', 'recovered')
+WHERE l.workspace_id = :workspace_id AND l.request_id = :request_id AND l.day = :day
+  AND l.state IN ('settled', 'recovered')
 """)
 
 _READ_ADJUSTMENTS: Final = text("""
 SELECT source, counted_messages, prompt_tokens, cached_tokens, completion_tokens, cost_picodollars
 FROM ledger_adjustments WHERE workspace_id = :workspace_id AND request_id = :request_id
+""")
+
+_READ_DAY: Final = text("""
+SELECT w.daily_message_allowance, d.message_count + d.held_messages
+FROM workspaces w JOIN daily_message_count d ON d.workspace_id = w.workspace_id
+WHERE w.workspace_id = :workspace_id AND d.day = :day
 """)
 
 _INSERT: Final = text("""
@@ -76,6 +88,15 @@ SET byok_message_count = byok_message_count + :counted_messages,
 WHERE workspace_id = :workspace_id AND day = :day
 """)
 
+_ADD_TO_KEY: Final = text("""
+UPDATE key_daily_message_count
+SET message_count = message_count + CASE WHEN :byok THEN 0 ELSE :counted_messages END,
+    byok_message_count = byok_message_count + CASE WHEN :byok THEN :counted_messages ELSE 0 END,
+    input_tokens = input_tokens + :prompt_tokens, cached_tokens = cached_tokens + :cached_tokens,
+    output_tokens = output_tokens + :completion_tokens
+WHERE key_id = :key_id AND day = :day
+""")
+
 
 class SqlAdjustmentStore:
     """AdjustmentStore in PostgreSQL; `clock` is the SQL expression of the time, for tests to replace."""
@@ -101,45 +122,109 @@ class SqlAdjustmentStore:
         A source is heard once for each row: a repetition changes nothing and returns the first answer. Raises
         ReservationNotFound for a row that was not charged, and Overloaded.
         """
-        key = {"workspace_id": workspace_id, "request_id": request_id}
         with database_errors(), self._engine.begin() as connection:
-            day = connection.execute(_FIND_DAY, key).scalar_one_or_none()
-            if day is None:
-                raise ReservationNotFound(request_id)
-            lock_days(connection, [(workspace_id, day)])
-            row = connection.execute(_READ, key).one_or_none()
-            if row is None:
-                raise ReservationNotFound(request_id)
-            before = {source: Adjustment(*rest) for source, *rest in connection.execute(_READ_ADJUSTMENTS, key)}
-            if source in before:
-                return before[source]
-            byok, *charged = row
-            charges = [Adjustment(*charged), *before.values()]
-            added = _missing(charges, sane(usage)[0], cost_picodollars)
-            _write(connection, {**key, "source": source, "day": day}, added, charges, byok=byok)
-            return added
+            row = _lock(connection, workspace_id, request_id)
+            if source not in row.added:
+                usage = sane(usage)[0]
+                _add(connection, row, source, _missing(row, usage, counted_messages(usage), cost_picodollars))
+            return row.added[source]
+
+    def correct(self, end: Settle | Release) -> Receipt:
+        """Make a recovered charge what its owner says after all, and return the receipt of what is charged then.
+
+        A Release makes it nothing. A row that anybody has corrected before stays as it is: so a repetition changes
+        nothing, nor does a guess overrule what a provider told or an admin decided. What the workspace's own provider
+        key served though the allowance was held is charged nothing, and counted nowhere. Raises as `adjust` does.
+        """
+        with database_errors(), self._engine.begin() as connection:
+            row = _lock(connection, end.workspace_id, end.request_id)
+            if not row.added:
+                _add(connection, row, OWN_SOURCE, _owed(row, end))
+            return _receipt(connection, row, end)
 
 
-def _missing(charges: Sequence[Adjustment], usage: Usage, cost_picodollars: int | None) -> Adjustment:
-    """Return what the charges lack; a cost that nobody told stays as it is."""
-    cost = None
-    if cost_picodollars is not None:
-        cost = cost_picodollars - sum(charge.cost_picodollars or 0 for charge in charges)
+class _Charged:
+    """A charged row, whose day is locked: what was charged and what was added by each source since."""
+
+    def __init__(
+        self, key: dict[str, Any], *, byok: bool, key_id: str | None, charge: Adjustment, added: dict[str, Adjustment]
+    ) -> None:
+        self.key = key
+        self.byok = byok
+        self.key_id = key_id
+        self.charge = charge
+        self.added = added
+
+    def total(self) -> Adjustment:
+        """What all that comes to."""
+        charges = [self.charge, *self.added.values()]
+        costs = [charge.cost_picodollars for charge in charges if charge.cost_picodollars is not None]
+        return Adjustment(
+            sum(charge.counted_messages for charge in charges),
+            sum(charge.prompt_tokens for charge in charges),
+            sum(charge.cached_tokens for charge in charges),
+            sum(charge.completion_tokens for charge in charges),
+            sum(costs) if costs else None,
+        )
+
+
+def _lock(connection: Connection, workspace_id: str, request_id: str) -> _Charged:
+    """Lock the day of a charged row and read it; raises ReservationNotFound for any other."""
+    key: dict[str, Any] = {"workspace_id": workspace_id, "request_id": request_id}
+    day = connection.execute(_FIND_DAY, key).scalar_one_or_none()
+    if day is None:
+        raise ReservationNotFound(request_id)
+    lock_days(connection, [(workspace_id, day)])
+    key["day"] = day
+    row = connection.execute(_READ, key).one_or_none()
+    if row is None:
+        raise ReservationNotFound(request_id)
+    byok, key_id, *charge = row
+    added = {source: Adjustment(*rest) for source, *rest in connection.execute(_READ_ADJUSTMENTS, key)}
+    return _Charged(key, byok=byok, key_id=key_id, charge=Adjustment(*charge), added=added)
+
+
+def _missing(row: _Charged, usage: Usage, messages: int, cost_picodollars: int | None) -> Adjustment:
+    """Return what the charge lacks; a cost that nobody told stays as it is."""
+    total = row.total()
     return Adjustment(
-        counted_messages(usage) - sum(charge.counted_messages for charge in charges),
-        usage.prompt_tokens - sum(charge.prompt_tokens for charge in charges),
-        usage.cached_tokens - sum(charge.cached_tokens for charge in charges),
-        usage.completion_tokens - sum(charge.completion_tokens for charge in charges),
-        cost,
+        messages - total.counted_messages,
+        usage.prompt_tokens - total.prompt_tokens,
+        usage.cached_tokens - total.cached_tokens,
+        usage.completion_tokens - total.completion_tokens,
+        None if cost_picodollars is None else cost_picodollars - (total.cost_picodollars or 0),
     )
 
 
-def _write(
-    connection: Connection, key: dict[str, Any], added: Adjustment, charges: Sequence[Adjustment], *, byok: bool
-) -> None:
-    was_priced = any(charge.cost_picodollars is not None for charge in charges)
+def _owed(row: _Charged, end: Settle | Release) -> Adjustment:
+    if isinstance(end, Release) or (end.byok and not row.byok):
+        return _missing(row, Usage(), 0, 0)
+    usage = sane(end.usage)[0]
+    return _missing(row, usage, counted_messages(usage), end.cost_picodollars)
+
+
+def _receipt(connection: Connection, row: _Charged, end: Settle | Release) -> Receipt:
+    total = row.total()
+    allowance, used_messages = connection.execute(_READ_DAY, row.key).one()
+    return Receipt(
+        end.workspace_id,
+        end.request_id,
+        row.key["day"],
+        total.counted_messages,
+        Usage(total.prompt_tokens, total.cached_tokens, total.completion_tokens),
+        end.usage_source if isinstance(end, Settle) else "",
+        None if allowance is None else max(0, allowance - used_messages),
+        byok=row.byok or (isinstance(end, Settle) and end.byok),
+        cost_picodollars=total.cost_picodollars,
+        allowance_messages=allowance,
+    )
+
+
+def _add(connection: Connection, row: _Charged, source: str, added: Adjustment) -> None:
+    was_priced = row.total().cost_picodollars is not None
     parameters = {
-        **key,
+        **row.key,
+        "source": source,
         "counted_messages": added.counted_messages,
         "prompt_tokens": added.prompt_tokens,
         "cached_tokens": added.cached_tokens,
@@ -149,4 +234,7 @@ def _write(
         "priced": int(added.cost_picodollars is not None and not was_priced),
     }
     connection.execute(_INSERT, parameters)
-    connection.execute(_ADD_BYOK if byok else _ADD, parameters)
+    connection.execute(_ADD_BYOK if row.byok else _ADD, parameters)
+    if row.key_id is not None:
+        connection.execute(_ADD_TO_KEY, {**parameters, "key_id": row.key_id, "byok": row.byok})
+    row.added[source] = added

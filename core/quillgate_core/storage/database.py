@@ -28,6 +28,7 @@ class Database:
 
     engine: Engine
     url: str
+    data_dir: Path
     pepper: bytes
     master_keys: MasterKeys
 
@@ -41,7 +42,7 @@ class Database:
         master_key: Secret = NO_SECRET,
     ) -> None:
         self.url = url
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._pepper_file = pepper_file or data_dir / "pepper"
         self._master_key_file = master_key_file or data_dir / "master-key"
         self._master_key = master_key

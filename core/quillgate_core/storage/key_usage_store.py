@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Row, text
 
 from quillgate_core.key_usage import KeyCount, KeyFigures
 from quillgate_core.storage.engine import database_errors
-from quillgate_core.storage.ledger import DEFAULT_CLOCK
+from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
 # The days of the month, and yesterday: a request that began before midnight still runs, and still counts to its minute.
 _DAYS = """

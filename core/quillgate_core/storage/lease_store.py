@@ -15,15 +15,15 @@ from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
 LEASE_S: Final = 30
 
-_RENEW = f"""
+_RENEW = """
 WITH held AS (
     SELECT lease_expire_time > clock_timestamp() AS is_held FROM core_instances WHERE instance_id = :instance_id
 )
 INSERT INTO core_instances AS i (instance_id, start_time, lease_expire_time)
-VALUES (:instance_id, clock_timestamp(), clock_timestamp() + interval '{LEASE_S} seconds')
+VALUES (:instance_id, clock_timestamp(), clock_timestamp() + make_interval(secs => :lease_s))
 ON CONFLICT (instance_id) DO UPDATE SET lease_expire_time = excluded.lease_expire_time
 RETURNING coalesce((SELECT is_held FROM held), false)
-"""  # noqa: S608 - the only thing put in is a constant
+"""
 
 _END = text("DELETE FROM core_instances WHERE instance_id = :instance_id")
 
@@ -36,7 +36,8 @@ l.state = 'open' AND CASE WHEN l.owner IS NULL THEN l.expire_time < clock_timest
 """
 
 _FIND = f"""
-SELECT l.workspace_id, l.request_id, l.day FROM ledger l WHERE {_IS_ABANDONED} LIMIT :limit
+SELECT l.workspace_id, l.request_id, l.day FROM ledger l
+WHERE {_IS_ABANDONED} AND (CAST(:owner AS text) IS NULL OR l.owner = :owner) LIMIT :limit
 """  # noqa: S608 - the only thing put in is a constant
 
 _RECOVER = f"""
@@ -77,9 +78,10 @@ RETURNING e.requests + e.byok_requests
 
 
 class SqlLeaseStore:
-    """Leases and recovery in PostgreSQL; `clock` is the SQL expression of the time, for tests to replace."""
+    """Leases of `lease_s` seconds and recovery in PostgreSQL; tests shorten the lease and replace the SQL `clock`."""
 
-    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
+    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK, *, lease_s: float = LEASE_S) -> None:
+        self.lease_s = lease_s
         self._engine = engine
         self._renew = text(_RENEW.replace(DEFAULT_CLOCK, clock))
         self._forget = text(_FORGET.replace(DEFAULT_CLOCK, clock))
@@ -88,22 +90,24 @@ class SqlLeaseStore:
 
     def renew(self, instance_id: str) -> bool:
         """Make or extend the lease to 30 s from now; False when there was none that still held. Raises Overloaded."""
+        parameters = {"instance_id": instance_id, "lease_s": self.lease_s}
         with database_errors(), self._engine.begin() as connection:
-            return bool(connection.execute(self._renew, {"instance_id": instance_id}).scalar_one())
+            return bool(connection.execute(self._renew, parameters).scalar_one())
 
     def end(self, instance_id: str) -> None:
         """Give the lease up; ending none is no error. Raises Overloaded."""
         with database_errors(), self._engine.begin() as connection:
             connection.execute(_END, {"instance_id": instance_id})
 
-    def recover(self, limit: int) -> int:
-        """Charge the holds of up to `limit` abandoned rows and return how many; raises Overloaded.
+    def recover(self, limit: int, *, owner: str | None = None) -> int:
+        """Charge the holds of up to `limit` abandoned rows, of one `owner` or of all, and return how many.
 
-        An owner that renews its lease only now may still lose rows: it then hears that they are recovered.
+        An owner that renews its lease only now may still lose rows: it then hears that they are recovered. Raises
+        Overloaded.
         """
         with database_errors(), self._engine.begin() as connection:
             connection.execute(self._forget)
-            found = connection.execute(self._find, {"limit": limit}).all()
+            found = connection.execute(self._find, {"limit": limit, "owner": owner}).all()
             if not found:
                 return 0
             lock_days(connection, ((workspace_id, day) for workspace_id, _, day in found))

@@ -30,7 +30,17 @@ class StepTicket:
     the same id, releases it, or lets it expire, and an undo could hit the repeated one.
     """
 
-    __slots__ = ("_delivered", "_future", "_is_abandoned", "_loop", "_post", "_timer", "is_attempted", "step")
+    __slots__ = (
+        "_delivered",
+        "_future",
+        "_is_abandoned",
+        "_loop",
+        "_post",
+        "_timer",
+        "is_attempted",
+        "is_journaled",
+        "step",
+    )
 
     def __init__(
         self,
@@ -41,6 +51,7 @@ class StepTicket:
     ) -> None:
         self.step = step
         self.is_attempted = False
+        self.is_journaled = False
         self._post = post
         self._loop = loop
         self._future = future
@@ -72,6 +83,11 @@ class StepTicket:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+
+    def owned_end(self) -> Settle | Release | None:
+        """Return the step if it ends a reservation of a core, which nobody but this process will ever repeat."""
+        step = self.step
+        return step if isinstance(step, Settle | Release) and step.owner is not None else None
 
     def expire_after(self, timeout_s: float) -> None:
         """Answer with Overloaded, and abandon the step, when there is no other answer by then."""

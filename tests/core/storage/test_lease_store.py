@@ -61,6 +61,28 @@ def test_a_lease_is_held_for_thirty_seconds(site: LeaseSite) -> None:
     assert site.store.renew("a")
 
 
+def test_a_lease_may_be_of_another_length(site: LeaseSite) -> None:
+    """It is a setting of the store, the same for all that renew through it."""
+    store = SqlLeaseStore(site.books.engine, clock=TEST_CLOCK, lease_s=2)
+    store.renew("a")
+    site.pass_time(1)
+    assert store.renew("a")
+    site.pass_time(2)
+    assert not store.renew("a")
+
+
+def test_one_dead_owner_may_be_recovered_alone(site: LeaseSite) -> None:
+    """Naming an owner leaves the rows of the others, dead or without owner, for later, and spares a living one."""
+    site.store.renew("alive")
+    for owner in ("dead", "other", "alive", None):
+        site.reserve(f"of {owner}", owner=owner, expire_s=1)
+    site.pass_time(2)
+    assert site.store.recover(100, owner="dead") == 1
+    assert site.store.recover(100, owner="alive") == 0
+    assert site.books.row("of dead").state == "recovered"
+    assert site.books.states() == {"recovered": 1, "open": 3}
+
+
 def test_rows_of_a_live_owner_stay_open(site: LeaseSite) -> None:
     """Within the lease nothing is recovered; renewing extends it."""
     site.store.renew("a")
@@ -120,7 +142,7 @@ def test_rows_without_owner_are_recovered_when_they_expire(site: LeaseSite) -> N
 
 
 def test_a_recovered_row_is_closed(site: LeaseSite) -> None:
-    """An owner that comes back late hears that its row was recovered; the charge stays."""
+    """An owner that comes back late hears from the ledger that its row was recovered; the row stays as it is."""
     site.reserve("r", owner="late")
     site.store.recover(100)
     usage = Usage(10, 0, 5)
