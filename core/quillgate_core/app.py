@@ -58,6 +58,7 @@ from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.running import Cutting, Running
 from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
@@ -67,6 +68,7 @@ from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
+from quillgate_core.storage.standing_store import SqlStandingStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
@@ -86,6 +88,7 @@ RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
+STANDING_POLL_S = 1.0
 LATE_TRUTH_S = 10.0
 WRITER_CLOSE_S = 10.0
 CATALOGUE_POLL_S = 1.0
@@ -155,6 +158,13 @@ class Core:
             own_keys=self.provider_credentials,
             max_attempts=config.max_attempts,
         )
+        self._running = Running()
+        self._cutting = Cutting(
+            self._running,
+            SqlStandingStore(database.engine),
+            blocking=self._blocking,
+            names_of=self._catalogue.names_of,
+        )
         self._late_truth = LateTruth(
             SqlAdjustmentStore(database.engine),
             self._accounts,
@@ -191,6 +201,7 @@ class Core:
             asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
+            asyncio.create_task(self._every(STANDING_POLL_S, self._cutting.look)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
             asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
             asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
@@ -239,7 +250,7 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        metered = Metered(self.metering)
+        metered = Metered(self.metering, running=self._running)
         admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
         service = CompletionService(
             Completions(admission, metered),
