@@ -31,6 +31,7 @@ from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
+from quillgate_core.draining import Draining
 from quillgate_core.errors import QuillgateError
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
@@ -158,6 +159,7 @@ class Core:
             own_keys=self.provider_credentials,
             max_attempts=config.max_attempts,
         )
+        self._draining = Draining()
         self._running = Running()
         self._cutting = Cutting(
             self._running,
@@ -218,6 +220,7 @@ class Core:
         await self.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
+        await self._draining.stop()
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -250,7 +253,7 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        metered = Metered(self.metering, running=self._running)
+        metered = Metered(self.metering, running=self._running, draining=self._draining)
         admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
         service = CompletionService(
             Completions(admission, metered),

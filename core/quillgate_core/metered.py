@@ -4,7 +4,8 @@
     refused before dispatch      nothing reserved
     failed before any output     released, no charge
     failed after output          settled with what was observed
-    caller gone, at any await    settled with what was observed; the provider's connection is closed
+    caller gone, at any await    settled with what was observed; the provider's connection is closed, or, where closing
+                                 does not stop its bill and the operator says so, read on to its usage
     key lost its right meanwhile settled with what was observed; the provider's connection is closed
 
 It knows neither endpoints nor providers; these give it what to send, by whom, and a Tally of what was used.
@@ -19,6 +20,7 @@ from datetime import date
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from quillgate_core.counting import Usage, counted_messages, sane
+from quillgate_core.draining import Draining
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
 from quillgate_core.metering import Metering
@@ -94,10 +96,16 @@ class Metered:
     """Reserves and ends requests; their rows in the ledger are owned by this core instance."""
 
     def __init__(
-        self, metering: Metering, *, running: Running | None = None, settle_wait_s: float = SETTLE_WAIT_S
+        self,
+        metering: Metering,
+        *,
+        running: Running | None = None,
+        draining: Draining | None = None,
+        settle_wait_s: float = SETTLE_WAIT_S,
     ) -> None:
         self._metering = metering
         self._running = running or Running()
+        self._draining = draining or Draining()
         self._settle_wait_s = settle_wait_s
 
     async def reserve(
@@ -156,6 +164,18 @@ class Metered:
         `observed` is charged when the caller goes away or its key loses its right, which raises what a new request
         would be refused with.
         """
+        work = self._answer(reservation, failover, send, used=used, observed=observed)
+        return await (self._draining.answer(work, failover) if failover.may_drain else work)
+
+    async def _answer(
+        self,
+        reservation: Reservation,
+        failover: Failover[SentPlanT],
+        send: Callable[[SentPlanT], Awaitable[AnswerT]],
+        *,
+        used: Callable[[AnswerT], Used],
+        observed: Usage,
+    ) -> tuple[AnswerT, Receipt]:
         run = self._running.enter(reservation, lambda: failover.candidate)
         try:
             with run:
@@ -172,9 +192,9 @@ class Metered:
             raise
         finally:
             self._running.leave(run)
-        return answer, await self._settle(reservation, failover, usage, source, outcome="complete")
+        return answer, await self._settle(reservation, failover, usage, source, outcome=_whole(failover))
 
-    async def stream(
+    def stream(
         self,
         reservation: Reservation,
         failover: Failover[PlanT],
@@ -186,6 +206,17 @@ class Metered:
 
         A key that loses its right ends it with what a new request would be refused with.
         """
+        batches = self._stream(reservation, failover, send, before_last=before_last)
+        return self._draining.relay(batches, failover) if failover.may_drain else batches
+
+    async def _stream(
+        self,
+        reservation: Reservation,
+        failover: Failover[PlanT],
+        send: Callable[[PlanT], AsyncIterator[Any]],
+        *,
+        before_last: Callable[[], Awaitable[None]] | None,
+    ) -> AsyncGenerator[Batch[Any], None]:
         first: Reservation | None = reservation
         run = self._running.enter(reservation, lambda: failover.candidate)
         try:
@@ -223,8 +254,8 @@ class Metered:
         finally:
             self._running.leave(run)
         failover.end()
-        receipt = await self._settle(reservation, failover, *tally.usage(), outcome="complete")
-        if before_last is not None:
+        receipt = await self._settle(reservation, failover, *tally.usage(), outcome=_whole(failover))
+        if before_last is not None and not failover.is_left:
             await before_last()
         yield Batch(tally.last(), first, receipt, upstream)
 
@@ -306,6 +337,11 @@ class Metered:
 def _limited_key_id(reservation: Reservation) -> str | None:
     """Returns the key whose tokens per minute the request has held."""
     return reservation.key_id if reservation.held_tokens is not None else None
+
+
+def _whole(failover: Failover[Any]) -> str:
+    """Returns how a whole answer is written down: as drained when nobody was there for its end."""
+    return "drained" if failover.is_left else "complete"
 
 
 async def _next(batches: AsyncIterator[Any], run: Run) -> Any:

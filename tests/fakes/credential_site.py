@@ -25,6 +25,7 @@ PROVIDERS = {
         Secret(HOUSE_KEY),
         frozenset({"chat.completions", "responses"}),
         headers={"X-Title": "Quillgate", "Authorization": "house", "OpenAI-Organization": "house"},
+        on_hang_up="drain",
     ),
     "groq": ProviderConfig("groq", "https://groq.example/v1", None),
     "mute": ProviderConfig("mute", "https://mute.example/v1", None),
