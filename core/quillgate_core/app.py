@@ -43,6 +43,7 @@ from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.provider_credentials import ProviderCredentials
 from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.accounts import make_account
+from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.echo import Echo
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.responses import Responses
@@ -146,6 +147,7 @@ class Core:
             open_account=lambda provider: make_account(provider, self._pool, byok=True),
             blocking=self._blocking,
             is_allowed_host=config.catalogue.is_allowed_host,
+            url_denial=url_denial,
         )
         catalogue_store = PostgresCatalogueStore(database.engine)
         self._catalogue = LiveCatalogue(config.catalogue, providers=self._accounts, store=catalogue_store)
