@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from fakes.scripted_upstream import RecordedRequest, Step, chat_chunk, chat_stream, sse_answer
+from endpoint_probes import PROBES, Probe
+from fakes.scripted_upstream import RecordedRequest, Step, chat_chunk, chat_stream, sse_answer, sse_event
 from google.protobuf.field_mask_pb2 import FieldMask
 from service import BIG_MODEL, MODEL, RunningService, Tenant, start_service
 
@@ -102,17 +103,16 @@ async def other(
 class Caller:
     """One request of a tenant that runs by itself."""
 
-    def __init__(self, service: RunningService, tenant: Tenant, *, stream: bool, model: str = MODEL) -> None:
+    def __init__(self, service: RunningService, tenant: Tenant, probe: Probe = PROBES[0], *, stream: bool) -> None:
         self.text = ""
         self.status = 0
-        self.task = asyncio.create_task(self._ask(service, tenant, stream=stream, model=model))
+        self.task = asyncio.create_task(self._ask(service, tenant, probe, stream=stream))
 
-    async def _ask(self, service: RunningService, tenant: Tenant, *, stream: bool, model: str) -> None:
-        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+    async def _ask(self, service: RunningService, tenant: Tenant, probe: Probe, *, stream: bool) -> None:
         headers = {"authorization": f"Bearer {tenant.key}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.post(f"{service.base_url}/chat/completions", json=body) as answer,
+            session.post(service.base_url + probe.path, **probe.payload(stream=stream)) as answer,
         ):
             self.status = answer.status
             async for piece in answer.content.iter_any():
@@ -201,6 +201,28 @@ async def test_request_without_output_is_cut(
     await _closed(asked)
     assert (await other.settled(tenant))[:2] == (1, 0)
     assert await _ended(other, tenant) == [("settled", "cut", 1, "estimate")]
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.path)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_every_endpoint_is_cut(service: RunningService, probe: Probe, stream: bool) -> None:
+    """Whatever is served ends with the error in the form of its endpoint, and is settled."""
+    tenant = await service.tenant(allowance=9)
+    heard = sse_event({"type": "transcript.text.delta", "delta": "Hel"})
+    service.upstream.script(sse_answer(*((heard, Step.HANG) if probe.is_form else HANGING)))
+    caller = Caller(service, tenant, probe, stream=stream)
+    asked = await service.upstream.wait_for_requests(1)
+    if stream:
+        await caller.reads("Hel")
+    await _revoke(service, tenant)
+    await caller.ends()
+    assert caller.status == (200 if stream else 401)
+    assert '"invalid_api_key"' in caller.text
+    assert "[DONE]" not in caller.text
+    assert "response.completed" not in caller.text
+    await _closed(asked)
+    assert (await service.settled(tenant))[:2] == (1, 0)
+    assert [row[:2] for row in await _ended(service, tenant)] == [("settled", "cut")]
 
 
 async def test_changes_that_take_no_right_cut_nothing(service: RunningService, other: RunningService) -> None:
