@@ -72,6 +72,8 @@ class Ask(Generic[PlanT]):
     """Translates for a candidate with an output limit (None: the request's own); raises InvalidRequest."""
     session: str = ""
     """Which conversation it belongs to, as the request says."""
+    may_drain: bool = True
+    """Whether a provider may be read on when the caller leaves: not where more would be sent to it after that."""
 
 
 class Admission:
@@ -144,7 +146,12 @@ class Admission:
             if limit is not None:
                 plan = ask.plan(candidate, limit)
             failover = Failover(
-                self._router, candidate, plan, rest, lambda other: _plan(ask, other, holds, reservation)
+                self._router,
+                candidate,
+                plan,
+                rest,
+                lambda other: _plan(ask, other, holds, reservation),
+                may_drain=ask.may_drain and any(other.account.drains for other in candidates),
             )
         except Exception:
             await self._metered.release(reservation)

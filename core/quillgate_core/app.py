@@ -32,6 +32,7 @@ from quillgate_core.catalogue_file import ECHO
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
+from quillgate_core.draining import Draining
 from quillgate_core.errors import QuillgateError
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
@@ -44,6 +45,7 @@ from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.provider_credentials import ProviderCredentials
 from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.accounts import make_account
+from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.echo import Echo
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.webhook import Webhook
@@ -61,6 +63,7 @@ from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
 from quillgate_core.rpc.workspace_service import WorkspaceService
+from quillgate_core.running import Cutting, Running
 from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
@@ -74,6 +77,7 @@ from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
+from quillgate_core.storage.standing_store import SqlStandingStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
@@ -93,6 +97,7 @@ RECOVER_S = 5.0
 LAST_USED_FLUSH_S = 30.0
 PURGE_S = 3_600.0
 OWN_KEYS_POLL_S = 1.0
+STANDING_POLL_S = 1.0
 LATE_TRUTH_S = 10.0
 EVENTS_S = 3.0
 WRITER_CLOSE_S = 10.0
@@ -163,6 +168,7 @@ class Core:
             open_account=lambda provider: make_account(provider, self._pool, byok=True),
             blocking=self._blocking,
             is_allowed_host=config.catalogue.is_allowed_host,
+            url_denial=url_denial,
         )
         catalogue_store = PostgresCatalogueStore(database.engine)
         self._catalogue = LiveCatalogue(config.catalogue, providers=self._accounts, store=catalogue_store)
@@ -175,6 +181,14 @@ class Core:
             self._accounts,
             own_keys=self.provider_credentials,
             max_attempts=config.max_attempts,
+        )
+        self._draining = Draining()
+        self._running = Running()
+        self._cutting = Cutting(
+            self._running,
+            SqlStandingStore(database.engine),
+            blocking=self._blocking,
+            names_of=self._catalogue.names_of,
         )
         self._late_truth = LateTruth(
             adjustments,
@@ -218,6 +232,7 @@ class Core:
             asyncio.create_task(self._every(RECOVER_S, self._predecessors.inherit, at_once=True)),
             asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
             asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
+            asyncio.create_task(self._every(STANDING_POLL_S, self._cutting.look)),
             asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
             asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
             asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
@@ -239,6 +254,7 @@ class Core:
         await self.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
+        await self._draining.stop()
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -273,7 +289,7 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        metered = Metered(self.metering)
+        metered = Metered(self.metering, running=self._running, draining=self._draining)
         admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
         service = CompletionService(
             Completions(admission, metered),

@@ -8,6 +8,8 @@
     # first_byte_s = 60.0              # longest wait for a stream's head, after which another upstream is asked; five
     #                                  # times as long for an answer in one piece. Speech: 600.0
     # stall_s = 60.0                   # longest silence after the head. Speech: 120.0
+    # on_hang_up = "drain"             # when a caller leaves, read on to the usage, for providers that bill it anyway;
+    #                                  # at most 60 s, and 256 at once. Else, and by default, "cancel": hang up as well
 
 and models as `catalogue.py` shows them: one with the id of a bundled model replaces it. Less than a whole model is
 changed, and left out, and named, by
@@ -91,6 +93,10 @@ DialectName = Literal[
 """Whose OpenAI a provider speaks; each is an entry of `providers/dialects.py`."""
 
 
+OnHangUp = Literal["cancel", "drain"]
+"""What becomes of an answer whose caller leaves: the provider is hung up on, or read on to its usage."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """A provider as it can be reached."""
@@ -113,6 +119,8 @@ class ProviderConfig:
     """Longest wait for the head of an answer, connecting and sending included. None: what its kind of answer needs."""
     stall_s: float | None = None
     """Longest silence after that. None: what its kind of answer needs."""
+    on_hang_up: OnHangUp = "cancel"
+    """What becomes of an answer whose caller leaves."""
     discover: bool = True
     """Whether its own list of models is read."""
 
@@ -131,6 +139,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_in_flight: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     first_byte_s: _Seconds | None = None
     stall_s: _Seconds | None = None
+    on_hang_up: OnHangUp = "cancel"
     discover: bool = True
 
     def switch_on(self, name: str, environ: Mapping[str, str], *, is_bundled: bool = False) -> ProviderConfig | None:
@@ -174,6 +183,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_in_flight=self.max_in_flight,
             first_byte_s=self.first_byte_s,
             stall_s=self.stall_s,
+            on_hang_up=self.on_hang_up,
             discover=self.discover,
         )
 

@@ -3,7 +3,7 @@
     failed before any output     the next candidate, while attempts, time and the retry budget last
     asks to wait a moment        waits, if nobody else can be asked and it is at most 5 s
     failed after output          raised: the caller has seen something
-    caller gone                  raised: nobody is to blame
+    caller gone                  raised: nobody is to blame; a provider that drains is read on, and nobody else asked
 
 It must not reserve, settle or know what is sent; it belongs to one request.
 """
@@ -55,6 +55,7 @@ class Failover(Generic[PlanT]):
         rest: Iterator[Candidate],
         prepare: Prepare[PlanT],
         *,
+        may_drain: bool = False,
         total_s: float = TOTAL_S,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -67,6 +68,10 @@ class Failover(Generic[PlanT]):
         self._expire_time = asyncio.get_running_loop().time() + total_s
         self._attempts = 0
         self._attempt: Attempt | None = None
+        self.may_drain = may_drain
+        """Whether one of the candidates may be read on when the caller leaves."""
+        self.is_left = False
+        """Whether the caller has left a provider that is read on."""
         router.budget.pay_in()
 
     async def answer(self, send: Callable[[PlanT], Awaitable[AnswerT]]) -> AnswerT:
@@ -127,6 +132,16 @@ class Failover(Generic[PlanT]):
         else:
             _end(self._attempt, error)
 
+    @property
+    def drains(self) -> bool:
+        """Whether a provider is under way that shall be read to its usage when the caller leaves."""
+        is_under_way = self._attempt is not None and not self._attempt.is_ended
+        return is_under_way and self.may_drain and self.candidate.account.drains
+
+    def leave(self) -> None:
+        """Takes note that the caller has left: nobody else is asked from now on."""
+        self.is_left = True
+
     def _begin(self) -> Attempt:
         """Begins an attempt at the plan's candidate, or at the next that can be asked; raises Overloaded."""
         attempt = self._enter(self.candidate, self.plan) or self._advance()
@@ -153,7 +168,7 @@ class Failover(Generic[PlanT]):
         return attempt
 
     def _may_retry(self, error: Exception) -> bool:
-        if isinstance(error, ProviderRejected) or not isinstance(error, ProviderError | Overloaded):
+        if self.is_left or isinstance(error, ProviderRejected) or not isinstance(error, ProviderError | Overloaded):
             return False
         return self._attempts < self._router.max_attempts and self._has_time(0)
 

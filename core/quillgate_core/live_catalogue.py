@@ -81,6 +81,11 @@ class LiveCatalogue:
         """Returns every model with what decides whether it is served, sorted by id."""
         return self.catalogue.known()
 
+    def names_of(self, model_id: str) -> tuple[str, ...]:
+        """Returns the id of a model and its aliases, under which keys may be allowed to use it."""
+        known = self.catalogue.find(model_id)
+        return (model_id,) if known is None else (model_id, *known.aliases)
+
     def refresh(self) -> None:
         """Reads what has changed, if anything has; blocking. Raises Overloaded and keeps the state it has."""
         with self._refreshing:

@@ -4,7 +4,9 @@
     refused before dispatch      nothing reserved
     failed before any output     released, no charge
     failed after output          settled with what was observed
-    caller gone, at any await    settled with what was observed; the provider's connection is closed
+    caller gone, at any await    settled with what was observed; the provider's connection is closed, or, where closing
+                                 does not stop its bill and the operator says so, read on to its usage
+    key lost its right meanwhile settled with what was observed; the provider's connection is closed
 
 It knows neither endpoints nor providers; these give it what to send, by whom, and a Tally of what was used.
 """
@@ -15,15 +17,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from quillgate_core.counting import Usage, counted_messages, sane
+from quillgate_core.draining import Draining
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
 from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
 from quillgate_core.routing import Candidate
+from quillgate_core.running import Run, Running
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ SentPlanT = TypeVar("SentPlanT")
 ReceivedT = TypeVar("ReceivedT", contravariant=True)
 SentT = TypeVar("SentT", covariant=True)
 Used = tuple[Usage, UsageSource]
+
+_END: Final = object()
 
 
 class Tally(Protocol[ReceivedT, SentT]):
@@ -89,8 +95,17 @@ class Batch(Generic[AnswerT]):
 class Metered:
     """Reserves and ends requests; their rows in the ledger are owned by this core instance."""
 
-    def __init__(self, metering: Metering, *, settle_wait_s: float = SETTLE_WAIT_S) -> None:
+    def __init__(
+        self,
+        metering: Metering,
+        *,
+        running: Running | None = None,
+        draining: Draining | None = None,
+        settle_wait_s: float = SETTLE_WAIT_S,
+    ) -> None:
         self._metering = metering
+        self._running = running or Running()
+        self._draining = draining or Draining()
         self._settle_wait_s = settle_wait_s
 
     async def reserve(
@@ -133,7 +148,7 @@ class Metered:
         )
         if reservation.replayed:
             raise DuplicateRequest(request_id)
-        return reservation
+        return replace(reservation, key_id=principal.key_id, key_revision=principal.key_revision)
 
     async def answer(
         self,
@@ -144,19 +159,42 @@ class Metered:
         used: Callable[[AnswerT], Used],
         observed: Usage,
     ) -> tuple[AnswerT, Receipt]:
-        """Sends, awaits a whole answer and settles what it `used`; `observed` is charged when the caller goes away."""
+        """Sends, awaits a whole answer and settles what it `used`.
+
+        `observed` is charged when the caller goes away or its key loses its right, which raises what a new request
+        would be refused with.
+        """
+        work = self._answer(reservation, failover, send, used=used, observed=observed)
+        return await (self._draining.answer(work, failover) if failover.may_drain else work)
+
+    async def _answer(
+        self,
+        reservation: Reservation,
+        failover: Failover[SentPlanT],
+        send: Callable[[SentPlanT], Awaitable[AnswerT]],
+        *,
+        used: Callable[[AnswerT], Used],
+        observed: Usage,
+    ) -> tuple[AnswerT, Receipt]:
+        run = self._running.enter(reservation, lambda: failover.candidate)
         try:
-            answer = await failover.answer(send)
+            with run:
+                answer = await failover.answer(send)
             usage, source = used(answer)
-        except Exception:
-            await self.release(reservation)
+        except Exception as error:
+            if error is run.error:
+                await self._settle(reservation, failover, observed, "estimate", outcome="cut")
+            else:
+                await self.release(reservation)
             raise
         except BaseException:
             self._settle_gone(reservation, failover, observed, "estimate")
             raise
-        return answer, await self._settle(reservation, failover, usage, source, outcome="complete")
+        finally:
+            self._running.leave(run)
+        return answer, await self._settle(reservation, failover, usage, source, outcome=_whole(failover))
 
-    async def stream(
+    def stream(
         self,
         reservation: Reservation,
         failover: Failover[PlanT],
@@ -164,41 +202,60 @@ class Metered:
         *,
         before_last: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[Batch[Any], None]:
-        """Sends, and passes the stream on; `before_last` is awaited when it is settled and before its end is seen."""
+        """Sends, and passes the stream on; `before_last` is awaited when it is settled and before its end is seen.
+
+        A key that loses its right ends it with what a new request would be refused with.
+        """
+        batches = self._stream(reservation, failover, send, before_last=before_last)
+        return self._draining.relay(batches, failover) if failover.may_drain else batches
+
+    async def _stream(
+        self,
+        reservation: Reservation,
+        failover: Failover[PlanT],
+        send: Callable[[PlanT], AsyncIterator[Any]],
+        *,
+        before_last: Callable[[], Awaitable[None]] | None,
+    ) -> AsyncGenerator[Batch[Any], None]:
         first: Reservation | None = reservation
+        run = self._running.enter(reservation, lambda: failover.candidate)
         try:
-            pieces, rest = await failover.open(
-                send,
-                take=lambda plan, received: plan.tally.take(received),
-                finish=lambda plan: plan.tally.finish(),
-            )
+            with run:
+                pieces, rest = await failover.open(
+                    send,
+                    take=lambda plan, received: plan.tally.take(received),
+                    finish=lambda plan: plan.tally.finish(),
+                )
             upstream, tally = failover.candidate.name, failover.plan.tally
             if rest is not None:
                 async with aclosing(rest) as batches:  # type: ignore[type-var]
                     self._note(reservation, failover)
                     yield Batch(pieces, first, upstream=upstream)
                     first = None
-                    async for received in batches:
+                    while (received := await _next(batches, run)) is not _END:
                         if pieces := tally.take(received):
                             yield Batch(pieces, upstream=upstream)
                 tally.finish()
         except Exception as error:
             failover.end(error)
             tally = failover.plan.tally
-            if tally.started:
-                await self._settle(reservation, failover, *tally.usage(), outcome="provider_failed")
-                if pieces := tally.failure(error):
-                    yield Batch(pieces, first, upstream=failover.candidate.name)
+            if tally.started or error is run.error:
+                outcome = "cut" if error is run.error else "provider_failed"
+                await self._settle(reservation, failover, *tally.usage(), outcome=outcome)
             else:
                 await self.release(reservation)
+            if tally.started and (pieces := tally.failure(error)):
+                yield Batch(pieces, first, upstream=failover.candidate.name)
             raise
         except BaseException as error:
             failover.end(error)
             self._settle_gone(reservation, failover, *failover.plan.tally.usage())
             raise
+        finally:
+            self._running.leave(run)
         failover.end()
-        receipt = await self._settle(reservation, failover, *tally.usage(), outcome="complete")
-        if before_last is not None:
+        receipt = await self._settle(reservation, failover, *tally.usage(), outcome=_whole(failover))
+        if before_last is not None and not failover.is_left:
             await before_last()
         yield Batch(tally.last(), first, receipt, upstream)
 
@@ -280,6 +337,17 @@ class Metered:
 def _limited_key_id(reservation: Reservation) -> str | None:
     """Returns the key whose tokens per minute the request has held."""
     return reservation.key_id if reservation.held_tokens is not None else None
+
+
+def _whole(failover: Failover[Any]) -> str:
+    """Returns how a whole answer is written down: as drained when nobody was there for its end."""
+    return "drained" if failover.is_left else "complete"
+
+
+async def _next(batches: AsyncIterator[Any], run: Run) -> Any:
+    """Returns what the provider sends next, `_END` after the last; raises what cuts the request."""
+    with run:
+        return await anext(batches, _END)
 
 
 def _upstream_id(failover: Failover[Any]) -> str:

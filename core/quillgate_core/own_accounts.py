@@ -59,7 +59,10 @@ class OwnAccounts:
         raise ProviderCredentialRejected(credential.provider)
 
     def _own_config(self, config: ProviderConfig, secret: Secret, base_url: str) -> ProviderConfig:
-        """Another server gets none of the operator's headers, is asked for chat only, and is trusted by name only."""
+        """Another server gets none of the operator's headers, is asked for chat only, and is trusted by name only.
+
+        It is never read on when callers leave: it would be the workspace's to say how long.
+        """
         if not base_url:
             headers = {name: value for name, value in config.headers.items() if name.lower() not in _ACCOUNT_HEADERS}
             return replace(config, api_key=secret, headers=headers)
@@ -69,6 +72,7 @@ class OwnAccounts:
             base_url=base_url,
             headers={},
             native_endpoints=CHAT_ONLY,
+            on_hang_up="cancel",
             is_trusted=is_allowed_base_url(base_url, self._is_allowed_host),
         )
 

@@ -1,7 +1,8 @@
 """Where a workspace may have its provider reached: base URLs that come in requests, and are never trusted. Pure.
 
-The form is narrow on purpose: whatever passes is read the same way by every parser of URLs. Which address the host has
-is looked at when it is connected to.
+The form is narrow on purpose: whatever passes is read the same way by every parser of URLs. What a host that is an
+address, or local by its form, gives away is refused here; which address a name has is looked at when it is connected
+to, and every address is judged again then.
 """
 
 import ipaddress
@@ -16,6 +17,9 @@ MAX_CHARACTERS: Final = 2_048
 IsAllowedHost: TypeAlias = Callable[[str, int], bool]
 """Tells whether the operator allows a host and port, which then may be plain http and have a private address."""
 
+UrlDenial: TypeAlias = Callable[[str], str | None]
+"""Tells why nothing may be sent to a URL whose host is not allowed, as far as its form shows; None: it does not."""
+
 _BASE_URL: Final = re.compile(
     r"(?P<scheme>https?)://(?:(?P<name>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*"
@@ -24,7 +28,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
-def check_base_url(base_url: str, is_allowed_host: IsAllowedHost) -> str:
+def check_base_url(base_url: str, is_allowed_host: IsAllowedHost, url_denial: UrlDenial) -> str:
     """Returns the URL without slashes at its end, empty as it is; raises InvalidRequest, which never repeats it."""
     if not base_url:
         return ""
@@ -32,8 +36,12 @@ def check_base_url(base_url: str, is_allowed_host: IsAllowedHost) -> str:
     if parts is None:
         raise _refusal("must be an https URL with a host, without user, query or fragment")
     scheme, host, port = parts
-    if scheme != "https" and not is_allowed_host(host, port):
+    if is_allowed_host(host, port):
+        return base_url.rstrip("/")
+    if scheme != "https":
         raise _refusal("must be https: the operator does not allow plain http for its host")
+    if url_denial(base_url) is not None:
+        raise _refusal("must have a public host: the operator does not allow this one")
     return base_url.rstrip("/")
 
 

@@ -26,7 +26,7 @@ from quillgate_core.own_accounts import OpenAccount, OwnAccounts
 from quillgate_core.own_key_snapshot import OwnKeySnapshot
 from quillgate_core.own_keys import WorkspaceKeys
 from quillgate_core.principal import PLATFORM_ADMIN, WORKSPACE_ADMIN, Principal
-from quillgate_core.provider_base_url import IsAllowedHost, check_base_url
+from quillgate_core.provider_base_url import IsAllowedHost, UrlDenial, check_base_url
 from quillgate_core.provider_credential import (
     NewProviderCredential,
     ProviderCredential,
@@ -76,7 +76,8 @@ class ProviderCredentials:
     """Manages provider keys on behalf of a caller, and is the OwnKeys that routing asks.
 
     `providers` are those that a workspace may have a key with, by name. `open_account` makes an account of such a
-    config with a key in it. `is_allowed_host` says which hosts of base URLs the operator allows beyond public https.
+    config with a key in it. `is_allowed_host` says which hosts of base URLs the operator allows beyond public https,
+    and `url_denial` what is none.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ProviderCredentials:
         *,
         open_account: OpenAccount,
         blocking: Blocking,
+        url_denial: UrlDenial,
         is_allowed_host: IsAllowedHost = lambda host, port: False,
         test_timeout_s: float = TEST_TIMEOUT_S,
     ) -> None:
@@ -94,6 +96,7 @@ class ProviderCredentials:
         self._master_keys = master_keys
         self._providers = providers
         self._is_allowed_host = is_allowed_host
+        self._url_denial = url_denial
         self._blocking = blocking
         self._test_timeout_s = test_timeout_s
         self._tests = 0
@@ -125,7 +128,7 @@ class ProviderCredentials:
         workspace_id = _workspace(principal, workspace_id)
         self._check_provider(provider)
         _check_secret(secret)
-        base_url = check_base_url(base_url, self._is_allowed_host)
+        base_url = check_base_url(base_url, self._is_allowed_host, self._url_denial)
         belonging = Belonging(workspace_id, new_credential_id(), provider, base_url)
         kept = self._store.put(
             NewProviderCredential(

@@ -170,6 +170,8 @@ class Reservation:
     """The key that asked."""
     model: str = field(default="", compare=False)
     """The model that was asked for."""
+    key_revision: int = field(default=0, compare=False)
+    """That of the key, as the reservation saw it."""
 
 
 @dataclass(frozen=True, slots=True)

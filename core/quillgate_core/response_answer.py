@@ -3,19 +3,39 @@
 Clients validate these strictly, so every member is there, with the defaults that OpenAI documents.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatMessage, CompletionUsage
 from quillgate.v1.response_pb2 import Response, ResponseError, ResponseRequest, ResponseTool, ResponseUsage
 from quillgate_codec import load_json
-from quillgate_core.errors import InvalidRequest, Overloaded, ProviderRejected, QuillgateError
+from quillgate_core.errors import (
+    AllowanceExhausted,
+    InvalidRequest,
+    KeyInvalid,
+    ModelNotAllowed,
+    Overloaded,
+    ProviderRejected,
+    QuillgateError,
+    ScopeMissing,
+    WorkspaceDisabled,
+)
 
 Status = Literal["completed", "incomplete", "failed"]
 
 _ECHOED = ("instructions", "max_output_tokens", "max_tool_calls", "previous_response_id", "user")
 _ECHOED_TOO = ("safety_identifier", "prompt_cache_key")
+_NO_RIGHT: Final[Mapping[type[QuillgateError], str]] = {
+    KeyInvalid: "invalid_api_key",
+    ScopeMissing: "insufficient_permissions",
+    ModelNotAllowed: "model_not_allowed",
+    WorkspaceDisabled: "workspace_disabled",
+    AllowanceExhausted: "insufficient_quota",
+}
+"""What ends a response whose caller has lost the right to it, with the codes that a new request would get."""
+
 _INTERNAL = "The server had an error while processing your request."
 
 
@@ -126,5 +146,11 @@ def failure_of(error: Exception) -> tuple[ResponseError, dict[str, str | None]]:
         # Not in OpenAI's list, but what clients look for before they shorten the conversation.
         kept = code if code == "context_length_exceeded" else "invalid_prompt"
         return ResponseError(code=kept, message=error.message), {"type": "invalid_request_error", **event}
+    if type(error) in _NO_RIGHT:
+        event["code"] = _NO_RIGHT[type(error)]
+        is_quota = isinstance(error, AllowanceExhausted)  # not in OpenAI's list, but what clients look for
+        kind = "insufficient_quota" if is_quota else "invalid_request_error"
+        kept = "insufficient_quota" if is_quota else "server_error"
+        return ResponseError(code=kept, message=error.message), {"type": kind, **event}
     kept = "rate_limit_exceeded" if isinstance(error, Overloaded) else "server_error"
     return ResponseError(code=kept, message=error.message), {"type": "server_error", **event}

@@ -18,7 +18,7 @@ from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt
 from quillgate_core.routing import Candidate
 from quillgate_core.text_dispatch import ChatText, NativeText, TextDispatch, TextRoute
-from quillgate_core.text_rules import check_endpoint, check_text
+from quillgate_core.text_rules import check_endpoint, check_text, prompt_count
 from quillgate_core.text_tally import TextTally, WholeTextTally
 
 PieceBatch = Batch[TextCompletion]
@@ -94,7 +94,8 @@ class TextCompletions:
             )
             return TextPlan(way.prepare(stream=stream, max_output_tokens=max_output_tokens), tally)
 
-        return Ask(principal, request_id, "completions", models, hold=hold, plan=plan)
+        is_one_call = prompt_count(request) == 1
+        return Ask(principal, request_id, "completions", models, hold=hold, plan=plan, may_drain=is_one_call)
 
 
 def _way(candidate: Candidate, request: TextCompletionRequest) -> TextRoute:

@@ -256,3 +256,5 @@ class Account:
     usage_lookup: UsageLookup | None = None
     max_in_flight: int = 0
     """Most requests that one core process has under way there; 0: no limit."""
+    drains: bool = False
+    """Whether an answer is read on to its usage when its caller leaves, because the provider bills all of it anyway."""

@@ -138,7 +138,7 @@ class _Upstream:
 class Attempt:
     """One request to one upstream; ended once, by `succeed`, `fail` or `abandon`; further ends do nothing."""
 
-    __slots__ = ("_clock", "_health", "_is_ended", "_is_probe", "_start_time", "_upstream", "candidate", "has_output")
+    __slots__ = ("_clock", "_health", "_is_probe", "_start_time", "_upstream", "candidate", "has_output", "is_ended")
 
     def __init__(self, health: "UpstreamHealth", candidate: Candidate, upstream: _Upstream, *, is_probe: bool) -> None:
         self.candidate = candidate
@@ -146,14 +146,14 @@ class Attempt:
         self._health = health
         self._upstream = upstream
         self._is_probe = is_probe
-        self._is_ended = False
+        self.is_ended = False
         self._clock = health.clock
         self._start_time = self._clock()
         upstream.waiting[self] = self._start_time
 
     def note_output(self) -> None:
         """Tells that the first output has come, which is all that a probe needs: its end may be minutes away."""
-        if self._is_ended or self.has_output:
+        if self.is_ended or self.has_output:
             return
         self._hear()
         if self._is_probe:
@@ -193,9 +193,9 @@ class Attempt:
             self._upstream.sample(now, now - self._start_time)
 
     def _end(self) -> bool:
-        if self._is_ended:
+        if self.is_ended:
             return False
-        self._is_ended = True
+        self.is_ended = True
         self._upstream.waiting.pop(self, None)
         self._health.leave(self.candidate, self._upstream)
         if self._is_probe:

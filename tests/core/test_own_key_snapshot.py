@@ -109,18 +109,23 @@ def test_the_account_is_the_provider_s_with_the_workspace_s_key(own: CredentialS
     house = PROVIDERS["openai"]
     assert (config.base_url, config.native_endpoints) == (house.base_url, house.native_endpoints)
     assert config.headers == {"X-Title": "Quillgate"}
+    assert config.on_hang_up == "drain"
     assert config.api_key is not None and config.api_key.reveal() == KEY
     assert HOUSE_KEY not in repr(own.accounts.opened)
 
 
 def test_another_server_gets_nothing_of_the_operator_s(own: CredentialSite) -> None:
-    """Under a base URL of the workspace no header goes along, chat alone is spoken, and the host is not trusted."""
+    """Under a base URL of the workspace no header goes along and chat alone is spoken; the host is not trusted.
+
+    Nor is it read on when callers leave.
+    """
     workspace_id = own.site.workspace().workspace_id
     own.set(workspace_id, KEY, base_url="https://tenant.example/v1")
     own.open(workspace_id)
     (config,) = own.accounts.opened
     assert (config.base_url, config.is_trusted, config.headers) == ("https://tenant.example/v1", False, {})
     assert config.native_endpoints == {"chat.completions"}
+    assert config.on_hang_up == "cancel"
 
 
 TAMPERED: list[tuple[str, str]] = [

@@ -9,6 +9,7 @@ from yarl import URL
 
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.provider_base_url import MAX_CHARACTERS, check_base_url, is_allowed_base_url
+from quillgate_core.providers.address_guard import url_denial
 
 GOOD = [
     "https://api.example.com/v1",
@@ -16,8 +17,8 @@ GOOD = [
     "https://API.Example.com:8443/openai/deployments/gpt-4.1/",
     "https://xn--mnchen-3ya.example/",
     "https://api.example.com./v1",
-    "https://203.0.113.9/v1",
-    "https://[2001:db8::1]:8443/v1",
+    "https://9.9.9.9/v1",
+    "https://[2620:fe::fe]:8443/v1",
     "https://under_score.example/a~b/c%20d@e",
 ]
 BAD = [
@@ -57,6 +58,23 @@ BAD = [
     "file:///etc/passwd",
     "https://api.example.com/" + "a" * MAX_CHARACTERS,
 ]
+NOT_PUBLIC = [
+    "https://169.254.169.254/",
+    "https://10.0.0.1/v1",
+    "https://127.0.0.1:8443/v1",
+    "https://[::1]/v1",
+    "https://[::ffff:10.0.0.1]/v1",
+    "https://[64:ff9b::a00:1]/v1",
+    "https://[fd00::5]/v1",
+    "https://203.0.113.9/v1",
+    "https://168.63.129.16/v1",
+    "https://2130706433/v1",
+    "https://127.1/v1",
+    "https://0x7f000001/v1",
+    "https://127.0.0.1./v1",
+    "https://localhost/v1",
+    "https://vllm:8443/v1",
+]
 
 
 def _nobody(host: str, port: int) -> bool:
@@ -66,15 +84,24 @@ def _nobody(host: str, port: int) -> bool:
 @pytest.mark.parametrize("base_url", GOOD)
 def test_public_https_is_taken(base_url: str) -> None:
     """It is kept as it was written, without the last slashes; empty stays empty."""
-    assert check_base_url(base_url, _nobody) == base_url.rstrip("/")
-    assert check_base_url("", _nobody) == ""
+    assert check_base_url(base_url, _nobody, url_denial) == base_url.rstrip("/")
+    assert check_base_url("", _nobody, url_denial) == ""
+
+
+@pytest.mark.parametrize("base_url", NOT_PUBLIC)
+def test_host_that_shows_what_it_is_is_refused_at_once(base_url: str) -> None:
+    """An address that is not public, in whatever notation, and a local name are told when set, unless allowed."""
+    with pytest.raises(InvalidRequest, match="public host") as caught:
+        check_base_url(base_url, _nobody, url_denial)
+    assert caught.value.metadata == {"param": "base_url", "code": "invalid_value"}
+    assert check_base_url(base_url, lambda host, port: True, url_denial) == base_url.rstrip("/")
 
 
 @pytest.mark.parametrize("base_url", BAD)
 def test_anything_else_is_refused_unrepeated(base_url: str) -> None:
     """The refusal names the member and never shows the URL, which may hold a secret."""
     with pytest.raises(InvalidRequest) as caught:
-        check_base_url(base_url, _nobody)
+        check_base_url(base_url, _nobody, url_denial)
     assert caught.value.metadata == {"param": "base_url", "code": "invalid_value"}
     assert "hunter2" not in caught.value.message
 
@@ -95,7 +122,7 @@ def test_what_the_operator_allows_may_be_http(base_url: str, asked: tuple[str, i
         seen.append((host, port))
         return True
 
-    assert check_base_url(base_url, allows) == base_url
+    assert check_base_url(base_url, allows, url_denial) == base_url
     assert is_allowed_base_url(base_url, allows)
     assert set(seen) == {asked}
     assert not is_allowed_base_url(base_url, _nobody)
@@ -112,7 +139,7 @@ def test_all_parsers_agree_on_what_passes(base_url: str) -> None:
     """The host that was checked is the host that the standard library and the HTTP client see."""
     seen: list[str] = []
     try:
-        check_base_url(base_url, _nobody)
+        check_base_url(base_url, _nobody, url_denial)
     except InvalidRequest:
         return
     if base_url:

@@ -6,14 +6,23 @@ from typing import Any
 import msgspec
 import pytest
 from fakes.fake_provider import chunk
-from fakes.response_events import check_response, check_stream
+from fakes.response_events import as_sent, check_response, check_stream
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, CompletionUsage
 from quillgate.v1.response_pb2 import ResponseEvent
 from quillgate_codec import provider_chat_answer, response, response_request
-from quillgate_core.errors import InvalidRequest, Overloaded, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from quillgate_core.errors import (
+    AllowanceExhausted,
+    InvalidRequest,
+    KeyInvalid,
+    ModelNotAllowed,
+    Overloaded,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from quillgate_core.response_answer import as_chunk, opened
 from quillgate_core.response_stream import ResponseStream
 from quillgate_core.response_tools import tool_set
@@ -275,6 +284,8 @@ FAILURES = [
     (ProviderRejected("no", provider="p", code="x", param="y"), "invalid_prompt", "invalid_request_error", "x", "no"),
     (InvalidRequest("no", code="x"), "invalid_prompt", "invalid_request_error", "x", "no"),
     (RuntimeError("secret"), "server_error", "server_error", None, "The server had an error"),
+    (KeyInvalid(), "server_error", "invalid_request_error", "invalid_api_key", "Incorrect API key"),
+    (ModelNotAllowed("m"), "server_error", "invalid_request_error", "model_not_allowed", "This key may not use"),
 ]
 
 
@@ -296,6 +307,15 @@ def test_failure_is_told_twice(failure: tuple[Exception, str, str, str | None, s
     assert [item["status"] for item in result["output"]] == ["completed", "completed", "incomplete"]
     assert result["output"][2]["arguments"] == "{"
     check_response(result)
+
+
+def test_spent_allowance_keeps_its_code() -> None:
+    """Clients look for this code before they ask again, though it is not in OpenAI's own list."""
+    stream = _stream()
+    stream.take([_delta(content="x")])
+    *_, told, failed = map(as_sent, stream.fail(AllowanceExhausted("spent"), CompletionUsage()))
+    assert (told["code"], told["error"]["type"]) == ("insufficient_quota", "insufficient_quota")
+    assert failed["response"]["error"]["code"] == "insufficient_quota"
 
 
 def test_context_that_is_too_long_keeps_its_code() -> None:

@@ -24,6 +24,7 @@ from quillgate.v1.provider_credential_service_pb2_grpc import ProviderCredential
 from quillgate_core.catalogue_file import ProviderConfig
 from quillgate_core.errors import QuillgateError
 from quillgate_core.provider_credentials import ProviderCredentials
+from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.sealing import MasterKeys
 from quillgate_core.secret import Secret
@@ -156,6 +157,7 @@ async def test_no_provider_makes_us_tell_a_key(engine: Engine, caplog: pytest.Lo
                 {"scripted": config},
                 open_account=lambda own: listing_account(own, pool),
                 blocking=blocking,
+                url_denial=url_denial,
             )
             kept = await blocking(lambda: credentials.set(site.admin, provider="scripted", secret=Secret(KEY)))
             results = [await credentials.test(site.admin, provider="scripted") for _ in ECHOES]

@@ -47,13 +47,21 @@ async def ask(service: RunningService, tenant: Tenant) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f000001", "[::ffff:127.0.0.1]"])
+HOSTS = ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f000001", "[::ffff:127.0.0.1]"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
 async def test_a_private_host_is_out_of_reach(database_url: str, tmp_path: Path, host: str) -> None:
-    """The request fails like one to a provider that is down, nobody is connected to, and nothing is told of why."""
+    """Also one that was set while the operator allowed it: the address is judged again whenever it is connected to.
+
+    The request fails like one to a provider that is down, nobody is connected to, and nothing is told of why.
+    """
     with open_trap() as trap:
-        async with start_service(database_url, tmp_path, catalogue_text=NOBODY) as service:
-            tenant = await service.tenant()
+        allowed = CATALOGUE.format(allowed=repr([host]))
+        async with start_service(database_url, tmp_path, catalogue_text=allowed) as service:
+            tenant, admin_key = await service.tenant(), service.admin_key
             await bring(service, tenant, f"https://{host}:{trap.port}/v1")
+        async with start_service(database_url, tmp_path, catalogue_text=NOBODY, admin_key=admin_key) as service:
             status, body = await ask(service, tenant)
             assert service.upstream.requests == []
         assert trap.count() == 0
@@ -61,6 +69,18 @@ async def test_a_private_host_is_out_of_reach(database_url: str, tmp_path: Path,
     assert "could not be reached" in body
     for hidden in (host, str(trap.port), "own-key-canary", "loopback"):
         assert hidden not in body
+
+
+async def test_a_host_that_is_not_public_is_refused_when_it_is_set(database_url: str, tmp_path: Path) -> None:
+    """Whoever sets the URL hears it, in whatever way the address is written; nothing is stored."""
+    async with start_service(database_url, tmp_path, catalogue_text=NOBODY) as service:
+        tenant = await service.tenant()
+        for host in (*HOSTS, "169.254.169.254", "[::ffff:10.0.0.1]", "2130706433"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await bring(service, tenant, f"https://{host}/v1")
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "public host" in (caught.value.details() or "")
+        assert await service.rows("SELECT count(*) FROM provider_credentials") == [(0,)]
 
 
 async def test_plain_http_is_refused_when_it_is_set(database_url: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from quillgate_core.catalogue_file import ProviderConfig
 from quillgate_core.errors import QuillgateError
 from quillgate_core.provider_credentials import ProviderCredentials
+from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.sealing import MasterKey, MasterKeys
 from quillgate_core.secret import Secret
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
@@ -25,6 +26,7 @@ PROVIDERS = {
         Secret(HOUSE_KEY),
         frozenset({"chat.completions", "responses"}),
         headers={"X-Title": "Quillgate", "Authorization": "house", "OpenAI-Organization": "house"},
+        on_hang_up="drain",
     ),
     "groq": ProviderConfig("groq", "https://groq.example/v1", None),
     "mute": ProviderConfig("mute", "https://mute.example/v1", None),
@@ -116,6 +118,7 @@ def open_credentials(
         PROVIDERS,
         open_account=accounts,
         blocking=blocking,
+        url_denial=url_denial,
         is_allowed_host=is_allowed_host,
         **options,
     )

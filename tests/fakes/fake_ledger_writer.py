@@ -12,9 +12,10 @@ DAY = date(2030, 1, 1)
 
 @dataclass
 class FakeLedgerWriter:
-    """Notes the steps in `steps`, in order. `left_messages` caps what a reserve gets.
+    """Notes the steps in `steps`, in order, and in `answered` those whose answer was waited for.
 
-    A kind of step in `stalls` is answered when its event is set; one in `refusals` is answered with the exception.
+    `left_messages` caps what a reserve gets. A kind of step in `stalls` is answered when its event is set; one in
+    `refusals` is answered with the exception.
     """
 
     left_messages: int = 10**9
@@ -22,6 +23,7 @@ class FakeLedgerWriter:
     stalls: dict[type[Step], asyncio.Event] = field(default_factory=dict)
     refusals: dict[type[Step], Exception] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    answered: list[Step] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
     def submit(self, step: Step) -> "_Ticket":
@@ -40,6 +42,7 @@ class FakeLedgerWriter:
 
     def answer(self, step: Step) -> Outcome:
         """What the ledger says."""
+        self.answered.append(step)
         if type(step) in self.refusals:
             return self.refusals[type(step)]
         if isinstance(step, Reserve):

@@ -26,7 +26,8 @@ def make_account(
 ) -> Account:
     """Returns what can be asked of a provider with the key of `config`; `byok` when that is a workspace's own."""
     account = _MAKERS[config.protocol](config, pool, _limits(config, limits or ProviderLimits()), byok)
-    return replace(account, byok=byok, max_in_flight=config.max_in_flight)
+    drains = config.on_hang_up == "drain"
+    return replace(account, byok=byok, max_in_flight=config.max_in_flight, drains=drains)
 
 
 def _limits(config: ProviderConfig, limits: ProviderLimits) -> ProviderLimits:

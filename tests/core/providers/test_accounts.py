@@ -9,7 +9,7 @@ from fakes.provider_site import REQUEST, ProviderSite
 from fakes.scripted_upstream import ScriptedAnswer, Step, json_answer, sse_answer
 
 from quillgate.v1.transcription_pb2 import TranscriptionOptions
-from quillgate_core.catalogue_file import ProviderConfig
+from quillgate_core.catalogue_file import OnHangUp, Protocol, ProviderConfig, ProviderEntry
 from quillgate_core.errors import ProviderCredentialRejected, ProviderTimeout, ProviderUnavailable, QuillgateError
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.secret import Secret
@@ -106,3 +106,16 @@ async def test_operator_s_limits_hold_for_every_kind_of_answer(site: ProviderSit
     task = TranscriptionTask(sound, TranscriptionOptions(response_format="json"), "m")
     with pytest.raises(ProviderTimeout):
         await anext(account.transcriptions.stream_transcription(task))
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize("on_hang_up", ["cancel", "drain"])
+def test_the_operator_says_what_a_hang_up_does(site: ProviderSite, protocol: Protocol, on_hang_up: OnHangUp) -> None:
+    """Whatever a provider speaks; who says nothing hangs up on it as well, though it may go on to bill."""
+    entry = ProviderEntry(base_url=site.upstream.base_url, protocol=protocol, on_hang_up=on_hang_up)
+    config = entry.switch_on("fake", {})
+    assert config is not None
+    assert make_account(config, site.pool).drains is (on_hang_up == "drain")
+    silent = ProviderEntry(base_url=site.upstream.base_url, protocol=protocol).switch_on("fake", {})
+    assert silent is not None
+    assert not make_account(silent, site.pool).drains
