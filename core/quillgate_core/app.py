@@ -32,6 +32,7 @@ from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
 from quillgate_core.errors import QuillgateError
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
 from quillgate_core.live_catalogue import LiveCatalogue
@@ -116,16 +117,21 @@ _GRPC_OPTIONS = (
 
 
 class Core:
-    """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life."""
+    """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life.
 
-    def __init__(self, config: Config, database: Database) -> None:
+    `failpoint` is called before and after durable steps, for tests that end the process there.
+    """
+
+    def __init__(self, config: Config, database: Database, *, failpoint: Failpoint = no_failpoint) -> None:
         self._config = config
+        self._failpoint = failpoint
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
-        self._writer = GroupedWriter(connect=partial(connect_ledger, database.url), ledger=Ledger())
+        ledger = Ledger(failpoint=failpoint)
+        self._writer = GroupedWriter(connect=partial(connect_ledger, database.url), ledger=ledger, failpoint=failpoint)
         self.metering = Metering(
             writer=self._writer,
             daily_store=SqlDailyStore(database.engine),
-            lease_store=SqlLeaseStore(database.engine),
+            lease_store=SqlLeaseStore(database.engine, failpoint=failpoint),
             instance_id=f"core_{uuid.uuid4().hex}",
             idempotency=current_idempotency,
         )
@@ -239,7 +245,7 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        metered = Metered(self.metering)
+        metered = Metered(self.metering, failpoint=self._failpoint)
         admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
         service = CompletionService(
             Completions(admission, metered),

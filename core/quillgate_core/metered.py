@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Generic, Protocol, TypeVar
 
+from quillgate_core import failpoint as places
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
@@ -89,8 +91,11 @@ class Batch(Generic[AnswerT]):
 class Metered:
     """Reserves and ends requests; their rows in the ledger are owned by this core instance."""
 
-    def __init__(self, metering: Metering, *, settle_wait_s: float = SETTLE_WAIT_S) -> None:
+    def __init__(
+        self, metering: Metering, *, settle_wait_s: float = SETTLE_WAIT_S, failpoint: Failpoint = no_failpoint
+    ) -> None:
         self._metering = metering
+        self._failpoint = failpoint
         self._settle_wait_s = settle_wait_s
 
     async def reserve(
@@ -112,6 +117,7 @@ class Metered:
 
         Raises as Metering.reserve does, and DuplicateRequest for a request id that was used before.
         """
+        self._failpoint(places.RESERVE)
         reservation = await self._metering.reserve(
             Reserve(
                 workspace_id=principal.workspace_id,
@@ -133,6 +139,7 @@ class Metered:
         )
         if reservation.replayed:
             raise DuplicateRequest(request_id)
+        self._failpoint(places.RESERVED)
         return reservation
 
     async def answer(
@@ -154,6 +161,7 @@ class Metered:
         except BaseException:
             self._settle_gone(reservation, failover, observed, "estimate")
             raise
+        self._failpoint(places.WHOLE)
         return answer, await self._settle(reservation, failover, usage, source, outcome="complete")
 
     async def stream(
@@ -176,9 +184,11 @@ class Metered:
             if rest is not None:
                 async with aclosing(rest) as batches:  # type: ignore[type-var]
                     self._note(reservation, failover)
+                    self._failpoint(places.FIRST_OUTPUT)
                     yield Batch(pieces, first, upstream=upstream)
                     first = None
                     async for received in batches:
+                        self._failpoint(places.MORE_OUTPUT)
                         if pieces := tally.take(received):
                             yield Batch(pieces, upstream=upstream)
                 tally.finish()
@@ -197,6 +207,7 @@ class Metered:
             self._settle_gone(reservation, failover, *failover.plan.tally.usage())
             raise
         failover.end()
+        self._failpoint(places.WHOLE)
         receipt = await self._settle(reservation, failover, *tally.usage(), outcome="complete")
         if before_last is not None:
             await before_last()
@@ -212,7 +223,9 @@ class Metered:
             outcome="provider_failed",
             key_id=_limited_key_id(reservation),
         )
+        self._failpoint(places.RELEASE)
         await self._end(step)
+        self._failpoint(places.RELEASED)
 
     def _note(self, reservation: Reservation, failover: Failover[Any]) -> None:
         """Writes down who answers, where true usage can be asked for should this process die."""
@@ -234,6 +247,7 @@ class Metered:
     ) -> Receipt:
         step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
+        self._failpoint(places.SETTLED)
         return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:

@@ -14,7 +14,9 @@ from typing import Final, Protocol
 
 import psycopg
 
+from quillgate_core import failpoint as places
 from quillgate_core.errors import Overloaded, QuillgateError
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.reservation import Note, Outcome, Release, Reserve, Settle, Step
 from quillgate_core.storage.ledger import LedgerContended
 from quillgate_core.storage.ticket import Answer, StepTicket, deliver
@@ -51,12 +53,14 @@ class GroupedWriter:
         max_batch_steps: int = MAX_BATCH_STEPS,
         max_queue_steps: int = MAX_QUEUE_STEPS,
         reserve_timeout_s: float = RESERVE_TIMEOUT_S,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._connect = connect
         self._ledger = ledger
         self._max_batch_steps = max_batch_steps
         self._max_queue_steps = max_queue_steps
         self._reserve_timeout_s = reserve_timeout_s
+        self._failpoint = failpoint
         self._queue: SimpleQueue[StepTicket | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
         self._is_closing = False
@@ -97,6 +101,7 @@ class GroupedWriter:
         if isinstance(step, Reserve):
             ticket.expire_after(self._reserve_timeout_s)
         self._queue.put(ticket)
+        self._failpoint(places.QUEUED)
         return ticket
 
     def post(self, step: Settle | Note | Release) -> None:
@@ -157,9 +162,11 @@ class GroupedWriter:
                 backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
             else:
                 deliver(answers)
+                self._failpoint(places.ANSWERED)
                 return
 
     def _apply(self, tickets: Sequence[StepTicket]) -> list[Answer]:
+        self._failpoint(places.TAKEN)
         if self._connection is None:
             self._connection = self._connect()
         outcomes = self._ledger.apply(self._connection, [ticket.step for ticket in tickets])
