@@ -89,6 +89,8 @@ class Caller:
             attempt.note = type(error).__name__
         else:
             _read(attempt, text)
+            if attempt.is_done:
+                self.record.ended.set()
 
 
 def _read(attempt: Attempt, text: str) -> None:

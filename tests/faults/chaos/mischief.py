@@ -2,11 +2,15 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from faults.chaos.site import Site
+from faults.chaos.record import Record
+from faults.chaos.site import Served, Site
 
 WATCH_S = 0.05
+MOMENT_S = 1.0
+"""How long a kill waits for its moment."""
 
 
 @dataclass
@@ -14,6 +18,7 @@ class Mischief:
     """Faults until `stopped`: a kill each `kill_s` seconds and a restart each `restart_s`, on average."""
 
     site: Site
+    record: Record
     chance: random.Random
     kill_s: float
     restart_s: float
@@ -29,10 +34,25 @@ class Mischief:
 
     async def _kill(self) -> None:
         while await self._goes_on(self.kill_s):
-            victim = self.chance.choice(self.site.processes)
+            victim = self.chance.choice(await self._victims())
             if victim.is_alive:
                 victim.kill()
                 self.kills += 1
+
+    async def _victims(self) -> list[Served]:
+        """Wait for the moment, and return who may die then.
+
+        Two of three kills are for a core just when a provider was asked, or a caller saw an end: what was not durable
+        by then is lost.
+        """
+        moment = self.chance.choice((None, self.record.asked, self.record.ended))
+        if moment is None:
+            return self.site.processes
+        moment.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOMENT_S):
+                await moment.wait()
+        return self.site.cores
 
     async def _restart(self) -> None:
         while await self._goes_on(self.restart_s):

@@ -4,6 +4,7 @@ A token names one logical request: it stands in the prompt, so the provider know
 those requests that have one. Times are seconds of the machine's clock, which PostgreSQL shares.
 """
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -65,15 +66,18 @@ class Attempt:
 
 @dataclass
 class Record:
-    """All of it."""
+    """All of it; the events are set whenever the provider is asked, and whenever a caller has seen an end."""
 
     attempts: list[Attempt] = field(default_factory=list)
     dispatches: dict[str, list[Dispatch]] = field(default_factory=lambda: defaultdict(list))
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def dispatch(self, token: str, time: float) -> Dispatch:
         """Note that the provider was asked."""
         made = Dispatch(token, time)
         self.dispatches[token].append(made)
+        self.asked.set()
         return made
 
     @property

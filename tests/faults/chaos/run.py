@@ -140,7 +140,7 @@ async def _running(plan: Plan) -> AsyncIterator[tuple[Run, AilingProvider]]:
             with opened(Path(name), provider.base_url, cores=plan.cores, facades=plan.facades) as site:
                 site.admin_secret = await admin_secret_of(site.processes[0])
                 watcher = Watcher(site.postgres.url)
-                mischief = Mischief(site, random.Random(chance.random()), plan.kill_s, plan.restart_s)
+                mischief = Mischief(site, record, random.Random(chance.random()), plan.kill_s, plan.restart_s)
                 chores = [asyncio.create_task(watch(site)), asyncio.create_task(watcher.run())]
                 try:
                     await site.wait_ready()

@@ -119,6 +119,11 @@ class Site:
     admin_secret: str = ""
 
     @property
+    def cores(self) -> list[Served]:
+        """The cores alone."""
+        return self.processes[: len(self.core_addresses)]
+
+    @property
     def base_urls(self) -> list[str]:
         """What callers are configured with."""
         return [f"{url}/api/openai/v1" for url in self.facade_urls]
