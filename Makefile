@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES := 5
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-emit-package quillgate-proto
 
-.PHONY: run test check proto snapshot bench lock clean
+.PHONY: run test check proto snapshot bench chaos lock clean
 
 run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
 	@$(BIN)/quillgate serve --new-key
@@ -34,6 +35,9 @@ bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, the whole service, a
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/upstreams.py
+
+chaos: $(VENV)/dev.stamp  ## Kill and restart everything under load for MINUTES, then check the books request by request.
+	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.chaos --minutes $(MINUTES) $(SEED:%=--seed %)
 
 lock:  ## Resolve the dependencies anew (needs uv).
 	$(LOCK) pyproject.toml --extra embedded --extra speech --group build --output-file requirements.lock

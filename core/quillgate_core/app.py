@@ -34,6 +34,7 @@ from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
 from quillgate_core.draining import Draining
 from quillgate_core.errors import QuillgateError
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
@@ -129,10 +130,14 @@ _GRPC_OPTIONS = (
 
 
 class Core:
-    """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life."""
+    """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life.
 
-    def __init__(self, config: Config, database: Database) -> None:
+    `failpoint` is called before and after durable steps, for tests that end the process there.
+    """
+
+    def __init__(self, config: Config, database: Database, *, failpoint: Failpoint = no_failpoint) -> None:
         self._config = config
+        self._failpoint = failpoint
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
         instance_id = f"core_{uuid.uuid4().hex}"
         daily_store = SqlDailyStore(database.engine)
@@ -140,14 +145,15 @@ class Core:
         self._journal = Journal(database.data_dir / "journal" / f"{instance_id}{SUFFIX}")
         self._writer = GroupedWriter(
             connect=partial(connect_ledger, database.url),
-            ledger=Ledger(),
+            ledger=Ledger(failpoint=failpoint),
             journal=self._journal,
             correct=adjustments.correct,
+            failpoint=failpoint,
         )
         self.metering = Metering(
             writer=self._writer,
             daily_store=daily_store,
-            lease_store=SqlLeaseStore(database.engine),
+            lease_store=SqlLeaseStore(database.engine, failpoint=failpoint),
             instance_id=instance_id,
             idempotency=current_idempotency,
         )
@@ -289,7 +295,7 @@ class Core:
         return str(await self._blocking(issue))
 
     def _add_services(self, server: Any) -> None:
-        metered = Metered(self.metering, running=self._running, draining=self._draining)
+        metered = Metered(self.metering, running=self._running, draining=self._draining, failpoint=self._failpoint)
         admission = Admission(self._router, metered, blocking=self._blocking, session=current_session)
         service = CompletionService(
             Completions(admission, metered),

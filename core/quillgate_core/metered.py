@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from quillgate_core import failpoint as places
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.draining import Draining
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
@@ -102,10 +104,12 @@ class Metered:
         running: Running | None = None,
         draining: Draining | None = None,
         settle_wait_s: float = SETTLE_WAIT_S,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._metering = metering
         self._running = running or Running()
         self._draining = draining or Draining()
+        self._failpoint = failpoint
         self._settle_wait_s = settle_wait_s
 
     async def reserve(
@@ -127,6 +131,7 @@ class Metered:
 
         Raises as Metering.reserve does, and DuplicateRequest for a request id that was used before.
         """
+        self._failpoint(places.RESERVE)
         reservation = await self._metering.reserve(
             Reserve(
                 workspace_id=principal.workspace_id,
@@ -148,6 +153,7 @@ class Metered:
         )
         if reservation.replayed:
             raise DuplicateRequest(request_id)
+        self._failpoint(places.RESERVED)
         return replace(reservation, key_id=principal.key_id, key_revision=principal.key_revision)
 
     async def answer(
@@ -192,6 +198,7 @@ class Metered:
             raise
         finally:
             self._running.leave(run)
+        self._failpoint(places.WHOLE)
         return answer, await self._settle(reservation, failover, usage, source, outcome=_whole(failover))
 
     def stream(
@@ -230,9 +237,11 @@ class Metered:
             if rest is not None:
                 async with aclosing(rest) as batches:  # type: ignore[type-var]
                     self._note(reservation, failover)
+                    self._failpoint(places.FIRST_OUTPUT)
                     yield Batch(pieces, first, upstream=upstream)
                     first = None
                     while (received := await _next(batches, run)) is not _END:
+                        self._failpoint(places.MORE_OUTPUT)
                         if pieces := tally.take(received):
                             yield Batch(pieces, upstream=upstream)
                 tally.finish()
@@ -254,6 +263,7 @@ class Metered:
         finally:
             self._running.leave(run)
         failover.end()
+        self._failpoint(places.WHOLE)
         receipt = await self._settle(reservation, failover, *tally.usage(), outcome=_whole(failover))
         if before_last is not None and not failover.is_left:
             await before_last()
@@ -269,7 +279,9 @@ class Metered:
             outcome="provider_failed",
             key_id=_limited_key_id(reservation),
         )
+        self._failpoint(places.RELEASE)
         await self._end(step)
+        self._failpoint(places.RELEASED)
 
     def _note(self, reservation: Reservation, failover: Failover[Any]) -> None:
         """Writes down who answers, where true usage can be asked for should this process die."""
@@ -291,6 +303,7 @@ class Metered:
     ) -> Receipt:
         step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
+        self._failpoint(places.SETTLED)
         return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:

@@ -37,6 +37,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 40 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # By default a core that was away for minutes is looked for each two minutes only.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.service_config", '{"healthCheckConfig": {"serviceName": ""}}'),
 )
 

@@ -277,10 +277,10 @@ async def _perform(step: BodyStep, request: web.Request, response: web.StreamRes
     elif step is Step.HANG:
         await asyncio.Event().wait()
     else:
-        await _cut(request, reset=step is Step.RESET)
+        await cut(request, reset=step is Step.RESET)
 
 
-async def _cut(request: web.Request, *, reset: bool) -> None:
+async def cut(request: web.Request, *, reset: bool) -> None:
     """End the connection; the wait ends with the handler's cancellation."""
     transport = request.transport
     if transport is not None:

@@ -9,6 +9,8 @@ from typing import Final, LiteralString
 
 from sqlalchemy import Engine, text
 
+from quillgate_core import failpoint as places
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.storage.daily_lock import lock_days
 from quillgate_core.storage.engine import database_errors
 from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
@@ -80,9 +82,17 @@ RETURNING e.requests + e.byok_requests
 class SqlLeaseStore:
     """Leases of `lease_s` seconds and recovery in PostgreSQL; tests shorten the lease and replace the SQL `clock`."""
 
-    def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: LiteralString = DEFAULT_CLOCK,
+        *,
+        lease_s: float = LEASE_S,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
         self.lease_s = lease_s
         self._engine = engine
+        self._failpoint = failpoint
         self._renew = text(_RENEW.replace(DEFAULT_CLOCK, clock))
         self._forget = text(_FORGET.replace(DEFAULT_CLOCK, clock))
         self._find = text(_FIND.replace(DEFAULT_CLOCK, clock))
@@ -91,8 +101,11 @@ class SqlLeaseStore:
     def renew(self, instance_id: str) -> bool:
         """Make or extend the lease to 30 s from now; False when there was none that still held. Raises Overloaded."""
         parameters = {"instance_id": instance_id, "lease_s": self.lease_s}
+        self._failpoint(places.LEASE)
         with database_errors(), self._engine.begin() as connection:
-            return bool(connection.execute(self._renew, parameters).scalar_one())
+            was_held = bool(connection.execute(self._renew, parameters).scalar_one())
+        self._failpoint(places.LEASE_HELD)
+        return was_held
 
     def end(self, instance_id: str) -> None:
         """Give the lease up; ending none is no error. Raises Overloaded."""
@@ -105,6 +118,7 @@ class SqlLeaseStore:
         An owner that renews its lease only now may still lose rows: it then hears that they are recovered. Raises
         Overloaded.
         """
+        self._failpoint(places.RECOVERY)
         with database_errors(), self._engine.begin() as connection:
             connection.execute(self._forget)
             found = connection.execute(self._find, {"limit": limit, "owner": owner}).all()
@@ -112,4 +126,7 @@ class SqlLeaseStore:
                 return 0
             lock_days(connection, ((workspace_id, day) for workspace_id, _, day in found))
             ids = {"workspace_ids": [row[0] for row in found], "request_ids": [row[1] for row in found]}
-            return sum(connection.execute(self._recover, ids).scalars())
+            recovered: int = sum(connection.execute(self._recover, ids).scalars())
+            self._failpoint(places.RECOVERY_WRITTEN)
+        self._failpoint(places.RECOVERED)
+        return recovered

@@ -13,6 +13,8 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 
+from quillgate_core import failpoint as places
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.reservation import Outcome, Record, Release, Reserve, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.engine import connect_arguments
@@ -67,8 +69,9 @@ class Ledger:
     `clock` is the SQL expression of the time, a constructor argument so that a test can bring midnight.
     """
 
-    def __init__(self, clock: LiteralString = DEFAULT_CLOCK) -> None:
+    def __init__(self, clock: LiteralString = DEFAULT_CLOCK, *, failpoint: Failpoint = no_failpoint) -> None:
         self._clock = clock
+        self._failpoint = failpoint
         self._today_query = sql.TODAY.replace(DEFAULT_CLOCK, clock).encode()
         self._statements: LedgerStatements | None = None
         self._known_days: set[DayKey] = set()
@@ -110,10 +113,13 @@ class Ledger:
             if missing:
                 connection.execute(sql.ENSURE_DAILY_ROWS, (today, missing), prepare=True)
             batch = _lock_and_read(connection, statements, reads, steps, sorted(lock_keys))
+            self._failpoint(places.LOCKED)
             if starting and batch.day != today:
                 raise DayMoved
             outcomes = [batch.decide(step) for step in steps]
             _write(connection, statements, batch)
+            self._failpoint(places.WRITTEN)
+        self._failpoint(places.COMMITTED)
         self._remember(lock_keys & batch.locked_days)
         return outcomes
 

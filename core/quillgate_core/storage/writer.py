@@ -17,7 +17,9 @@ from typing import Final, Protocol
 
 import psycopg
 
+from quillgate_core import failpoint as places
 from quillgate_core.errors import Overloaded, QuillgateError, ReservationClosed
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.reservation import Note, Outcome, Receipt, Release, Reserve, Settle, Step
 from quillgate_core.storage.ledger import LedgerContended
 from quillgate_core.storage.ticket import Answer, StepTicket, deliver
@@ -71,6 +73,7 @@ class GroupedWriter:
         reserve_timeout_s: float = RESERVE_TIMEOUT_S,
         journal: EndJournal | None = None,
         correct: Callable[[Settle | Release], Receipt] | None = None,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._connect = connect
         self._ledger = ledger
@@ -79,6 +82,7 @@ class GroupedWriter:
         self._reserve_timeout_s = reserve_timeout_s
         self._journal = journal
         self._correct = correct
+        self._failpoint = failpoint
         self._queue: SimpleQueue[StepTicket | None] = SimpleQueue()
         self._waiting: deque[StepTicket] = deque()
         self._journaled_ends = 0
@@ -130,6 +134,7 @@ class GroupedWriter:
         if isinstance(step, Reserve):
             ticket.expire_after(self._reserve_timeout_s)
         self._queue.put(ticket)
+        self._failpoint(places.QUEUED)
         return ticket
 
     def post(self, step: Settle | Note | Release) -> None:
@@ -204,6 +209,7 @@ class GroupedWriter:
                 backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
             else:
                 self._finish(answers)
+                self._failpoint(places.ANSWERED)
                 return
 
     def _pause(self, pause_s: float) -> None:
@@ -272,6 +278,7 @@ class GroupedWriter:
             self._strike_out(answers)
 
     def _apply(self, tickets: Sequence[StepTicket]) -> list[Answer]:
+        self._failpoint(places.TAKEN)
         self._in_hand = tickets
         self._begin_time = time.monotonic()
         try:
