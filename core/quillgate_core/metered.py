@@ -143,10 +143,15 @@ class Metered:
         *,
         used: Callable[[AnswerT], Used],
         observed: Usage,
+        upstream_id: Callable[[AnswerT], str] = lambda answer: "",
     ) -> tuple[AnswerT, Receipt]:
-        """Sends, awaits a whole answer and settles what it `used`; `observed` is charged when the caller goes away."""
+        """Sends, awaits a whole answer and settles what it `used`; `observed` is charged when the caller goes away.
+
+        `upstream_id` returns the provider's own id of the answer; it is asked before `used`, which may change it.
+        """
         try:
             answer = await failover.answer(send)
+            told_id = upstream_id(answer)
             usage, source = used(answer)
         except Exception:
             await self.release(reservation)
@@ -154,7 +159,8 @@ class Metered:
         except BaseException:
             self._settle_gone(reservation, failover, observed, "estimate")
             raise
-        return answer, await self._settle(reservation, failover, usage, source, outcome="complete")
+        receipt = await self._settle(reservation, failover, usage, source, outcome="complete", told_id=told_id)
+        return answer, receipt
 
     async def stream(
         self,
@@ -230,9 +236,16 @@ class Metered:
         )
 
     async def _settle(
-        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+        self,
+        reservation: Reservation,
+        failover: Failover[Any],
+        usage: Usage,
+        source: UsageSource,
+        *,
+        outcome: str,
+        told_id: str = "",
     ) -> Receipt:
-        step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
+        step = self._settle_step(reservation, failover, usage, source, outcome=outcome, told_id=told_id)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
         return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
 
@@ -258,7 +271,14 @@ class Metered:
         self._metering.settle_nowait(self._settle_step(reservation, failover, usage, source, outcome="caller_gone"))
 
     def _settle_step(
-        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+        self,
+        reservation: Reservation,
+        failover: Failover[Any],
+        usage: Usage,
+        source: UsageSource,
+        *,
+        outcome: str,
+        told_id: str = "",
     ) -> Settle:
         candidate = failover.candidate
         return Settle(
@@ -269,7 +289,7 @@ class Metered:
             owner=self._metering.instance_id,
             day=reservation.day,
             upstream=candidate.upstream.provider,
-            upstream_request_id=_upstream_id(failover),
+            upstream_request_id=_upstream_id(failover, told_id),
             byok=candidate.account.byok,
             cost_picodollars=_cost(candidate, usage),
             outcome=outcome,
@@ -282,10 +302,12 @@ def _limited_key_id(reservation: Reservation) -> str | None:
     return reservation.key_id if reservation.held_tokens is not None else None
 
 
-def _upstream_id(failover: Failover[Any]) -> str:
-    """Returns the provider's id of the answer where more can be learnt by it."""
+def _upstream_id(failover: Failover[Any], told_id: str) -> str:
+    """Returns the provider's id of the answer where more can be learnt by it: told by a whole answer, or a stream."""
+    if failover.candidate.account.usage_lookup is None:
+        return ""
     tally = getattr(failover.plan, "tally", None)
-    return tally.upstream_id if tally is not None and failover.candidate.account.usage_lookup is not None else ""
+    return told_id or (tally.upstream_id if tally is not None else "")
 
 
 def _cost(candidate: Candidate, usage: Usage) -> int | None:
