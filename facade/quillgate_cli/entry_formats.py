@@ -1,66 +1,126 @@
-"""Ledger rows as files: CSV, or a JSON object a line. Must not know where rows come from or where they are written to.
+"""Ledger rows as files: CSV, a JSON object a line, or Parquet. Must not know where rows come from.
 
-Both have the contract's field names and units. States and sources are words, absent values are empty or null, and
-adjustments are a list, which CSV holds as JSON.
+All have the contract's field names and units. States and sources are words, absent values are empty or null, and
+adjustments are a list, which CSV and Parquet hold as JSON.
 """
 
 import csv
+import importlib
 import io
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
-from google.protobuf.message import Message
+from google.protobuf.descriptor import FieldDescriptor
 
-from quillgate.v1.metering_service_pb2 import LedgerEntry
+from quillgate.v1.metering_service_pb2 import LedgerEntry, ReservationState, UsageSource
 from quillgate_cli import output
-from quillgate_codec.mapping import is_repeated
+from quillgate_cli.failure import ExitCode, Failure
 
-FORMATS: Final = ("csv", "jsonl")
+_FIELDS: Final = LedgerEntry.DESCRIPTOR.fields
+_NAMES: Final = tuple(field.name for field in _FIELDS)
+_COLUMNS: Final = _NAMES[:-1]
+"""All but `adjustments`, the last."""
 
-_NAMES: Final = [field.name for field in LedgerEntry.DESCRIPTOR.fields]
-
-Encode = Callable[[Iterable[LedgerEntry]], bytes]
-"""Encodes rows in their order; the rows of several calls belong one behind the other."""
-
-
-def header(file_format: str) -> bytes:
-    """Returns what a file of the format begins with, before any row."""
-    return (",".join(_NAMES) + "\r\n").encode() if file_format == "csv" else b""
+_STATES: Final = {
+    number: name.removeprefix("RESERVATION_STATE_").lower() for name, number in ReservationState.items() if number
+}
+_SOURCES: Final = {number: name.removeprefix("USAGE_SOURCE_").lower() for name, number in UsageSource.items() if number}
 
 
-def encoder(file_format: str) -> Encode:
-    """Returns what encodes rows in one of FORMATS."""
-    return {"csv": _csv_lines, "jsonl": _json_lines}[file_format]
+class EntryFile(Protocol):
+    """A file that is being written."""
+
+    def write(self, entries: Iterable[LedgerEntry]) -> None:
+        """Adds rows, in their order."""
+
+    def close(self) -> None:
+        """Writes what belongs behind the last row; the file itself stays open."""
 
 
-def _csv_lines(entries: Iterable[LedgerEntry]) -> bytes:
-    text = io.StringIO()
-    lines = csv.writer(text)
-    for entry in entries:
-        values = _values(entry)
-        values["adjustments"] = msgspec.json.encode(values["adjustments"]).decode() if entry.adjustments else ""
-        lines.writerow(values.values())
-    return text.getvalue().encode()
+def entry_file(file_format: str, file: BinaryIO) -> EntryFile:
+    """Returns what writes rows to an open file in one of FORMATS; raises Failure when that needs what is not there."""
+    return _KINDS[file_format](file)
 
 
-def _json_lines(entries: Iterable[LedgerEntry]) -> bytes:
-    return b"".join(msgspec.json.encode(_values(entry)) + b"\n" for entry in entries)
+class _CsvFile:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._file.write((",".join(_NAMES) + "\r\n").encode())
+
+    def write(self, entries: Iterable[LedgerEntry]) -> None:
+        text = io.StringIO()
+        csv.writer(text).writerows([*_values(entry), _adjustments_json(entry)] for entry in entries)
+        self._file.write(text.getvalue().encode())
+
+    def close(self) -> None:
+        pass
 
 
-def _values(entry: LedgerEntry) -> dict[str, Any]:
-    values = output.json_value(entry)
-    for field in LedgerEntry.DESCRIPTOR.fields:
-        if field.enum_type is not None and not is_repeated(field):
-            values[field.name] = _word(entry, field)
+class _JsonLines:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, entries: Iterable[LedgerEntry]) -> None:
+        encode = msgspec.json.encode
+        rows = (dict(zip(_NAMES, [*_values(entry), _adjustments(entry)], strict=True)) for entry in entries)
+        self._file.write(b"".join(encode(row) + b"\n" for row in rows))
+
+    def close(self) -> None:
+        pass
+
+
+class _ParquetFile:
+    """Needs pyarrow, which an installation has by the extra `parquet`; every call of `write` is a row group."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            hint = "pip install 'quillgate[parquet]'"
+            raise Failure("Parquet needs pyarrow, which is not installed", ExitCode.FAILED, hint=hint) from None
+        text = self._arrow.string()
+        kinds = {FieldDescriptor.TYPE_INT64: self._arrow.int64(), FieldDescriptor.TYPE_BOOL: self._arrow.bool_()}
+        self._schema = self._arrow.schema([(field.name, kinds.get(field.type, text)) for field in _FIELDS])
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+
+    def write(self, entries: Iterable[LedgerEntry]) -> None:
+        columns = zip(*([*_values(entry), _adjustments_json(entry)] for entry in entries), strict=True)
+        arrays = [
+            self._arrow.array(values, type=field.type) for values, field in zip(columns, self._schema, strict=True)
+        ]
+        self._writer.write_table(self._arrow.table(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_KINDS: Final[dict[str, Callable[[BinaryIO], EntryFile]]] = {
+    "csv": _CsvFile,
+    "jsonl": _JsonLines,
+    "parquet": _ParquetFile,
+}
+
+FORMATS: Final = tuple(_KINDS)
+
+
+def _values(entry: LedgerEntry) -> list[Any]:
+    """Returns the row's columns in their order, without the adjustments."""
+    values = [getattr(entry, name) for name in _COLUMNS]
+    values[_STATE] = _STATES.get(entry.state, "")
+    values[_SOURCE] = _SOURCES.get(entry.usage_source, "")
+    if not entry.HasField("cost_picodollars"):
+        values[_COST] = None
     return values
 
 
-def _word(message: Message, field: Any) -> str:
-    """Returns an enum's value in small letters without its type's name, empty for the unspecified one."""
-    number = getattr(message, field.name)
-    known = field.enum_type.values_by_number.get(number)
-    if known is None:
-        return str(number)
-    prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return "" if number == 0 else str(known.name.removeprefix(prefix)).lower()
+_STATE, _SOURCE, _COST = (_COLUMNS.index(name) for name in ("state", "usage_source", "cost_picodollars"))
+
+
+def _adjustments(entry: LedgerEntry) -> list[dict[str, Any]]:
+    return [output.json_value(adjustment) for adjustment in entry.adjustments]
+
+
+def _adjustments_json(entry: LedgerEntry) -> str:
+    return msgspec.json.encode(_adjustments(entry)).decode() if entry.adjustments else ""

@@ -17,7 +17,7 @@ from quillgate.v1.metering_service_pb2 import ExportLedgerRequest
 from quillgate_cli import output
 from quillgate_cli.argument import json_option, written_day
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.entry_formats import FORMATS, encoder, header
+from quillgate_cli.entry_formats import FORMATS, entry_file
 from quillgate_cli.failure import ExitCode, Failure
 
 EXPORT_DEADLINE_S: Final = 6 * 3_600.0
@@ -75,13 +75,12 @@ def _export(core: Core, day: str, path: Path, file_format: str) -> int:
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
-            file.write(header(file_format))
-            row_count = 0
+            rows, row_count = entry_file(file_format, file), 0
             request = ExportLedgerRequest(all_workspaces=True, start_day=day, end_day=day)
-            encode = encoder(file_format)
             for answer in core.stream(core.metering.ExportLedger, request, deadline_s=EXPORT_DEADLINE_S):
-                file.write(encode(answer.entries))
+                rows.write(answer.entries)
                 row_count += len(answer.entries)
+            rows.close()
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -78,6 +78,17 @@ def test_csv_holds_every_field(archive: Archive) -> None:
     assert (second["adjustments"], second["cost_picodollars"], third["cost_picodollars"]) == ("", "", "7")
 
 
+def test_parquet_holds_every_field(archive: Archive) -> None:
+    """Numbers are numbers and unknown ones null, where pyarrow is installed."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    archive("--yes", "--format", "parquet")
+    first, second, third = parquet.read_table(archive.directory / "ledger-2026-11-16.parquet").to_pylist()
+    assert set(first) == {field.name for field in metering.LedgerEntry.DESCRIPTOR.fields}
+    assert (first["state"], first["request_id"], first["byok"], first["held_messages"]) == ("settled", 'r"1', False, 0)
+    assert msgspec.json.decode(first["adjustments"])[0]["note"] == "ours, sorry"
+    assert (second["cost_picodollars"], third["cost_picodollars"]) == (None, 7)
+
+
 def test_a_day_that_is_kept_keeps_its_file(archive: Archive) -> None:
     """When the server refuses to drop a day the command fails there; the next run writes the file anew."""
     archive.core.ledger.broken = True
