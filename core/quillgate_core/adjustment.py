@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from quillgate_core.counting import Usage
+
+VOID: Final = "void"
+"""The source of an admin's decision that a request costs nothing; it is final."""
 
 
 @dataclass(frozen=True, slots=True)

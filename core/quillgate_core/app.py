@@ -20,6 +20,7 @@ from quillgate.v1 import (
     catalogue_service_pb2_grpc,
     completion_service_pb2_grpc,
     key_service_pb2_grpc,
+    ledger_service_pb2_grpc,
     metering_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_credential_service_pb2_grpc,
@@ -38,6 +39,8 @@ from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
+from quillgate_core.ledger_audit import Blocking, LedgerAudit
+from quillgate_core.ledger_reconciliation import LedgerReconciliation
 from quillgate_core.live_catalogue import LiveCatalogue
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
@@ -59,6 +62,7 @@ from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
 from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.key_service import KeyService
+from quillgate_core.rpc.ledger_service import LedgerService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
@@ -69,12 +73,14 @@ from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
+from quillgate_core.storage.entry_store import SqlEntryStore
 from quillgate_core.storage.event_store import SqlEventStore
 from quillgate_core.storage.journal import SUFFIX, Journal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
+from quillgate_core.storage.ledger_day_store import SqlLedgerDayStore
 from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
@@ -85,6 +91,7 @@ from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
 from quillgate_core.upstream import Account, ModelLister
+from quillgate_core.usage_lookups import UsageLookups
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -110,6 +117,7 @@ SERVICES = (
     "quillgate.v1.CatalogueService",
     "quillgate.v1.CompletionService",
     "quillgate.v1.KeyService",
+    "quillgate.v1.LedgerService",
     "quillgate.v1.MeteringService",
     "quillgate.v1.ModelService",
     "quillgate.v1.ProviderCredentialService",
@@ -196,11 +204,19 @@ class Core:
             blocking=self._blocking,
             names_of=self._catalogue.names_of,
         )
+        record_keepers = _record_keepers(config, self._pool)
         self._late_truth = LateTruth(
             adjustments,
             self._accounts,
             self.provider_credentials,
-            providers=_record_keepers(config, self._pool),
+            providers=record_keepers,
+            blocking=self._blocking,
+        )
+        self._ledger_service = _ledger_service(
+            database,
+            adjustments,
+            UsageLookups(self._accounts, self.provider_credentials),
+            record_keepers,
             blocking=self._blocking,
         )
         self._events: AllowanceEvents | None = None
@@ -309,6 +325,7 @@ class Core:
         models = ModelService(self._catalogue, self._router)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(self.keys), server)
+        ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self._ledger_service, server)
         provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server(
             ProviderCredentialService(self.provider_credentials), server
         )
@@ -386,6 +403,22 @@ def _record_keepers(config: Config, pool: HttpPool) -> frozenset[str]:
     return frozenset(
         provider.name for provider in config.byok_providers if make_account(provider, pool).usage_lookup is not None
     )
+
+
+def _ledger_service(
+    database: Database,
+    adjustments: SqlAdjustmentStore,
+    lookups: UsageLookups,
+    record_keepers: frozenset[str],
+    *,
+    blocking: Blocking,
+) -> LedgerService:
+    """Returns what audits the ledger, asking the record keepers where that is wanted."""
+    entries, days = SqlEntryStore(database.engine), SqlLedgerDayStore(database.engine)
+    reconciliation = LedgerReconciliation(
+        entries, days, adjustments, lookups, providers=record_keepers, blocking=blocking
+    )
+    return LedgerService(LedgerAudit(entries, days, adjustments, blocking=blocking), reconciliation)
 
 
 def _listers(config: Config, accounts: Mapping[str, Account]) -> Mapping[str, ModelLister]:

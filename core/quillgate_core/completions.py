@@ -55,6 +55,7 @@ class Completions:
                 answer, request, fallback_id=answer_id, created=created, model=failover.plan.model
             ),
             observed=estimate(request.ByteSize(), 0),
+            upstream_id=lambda answer: answer.id,
         )
 
     async def stream_chat(

@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias
 from quillgate_core.adjustment import AdjustmentStore, UnsureRow
 from quillgate_core.errors import QuillgateError
 from quillgate_core.own_keys import OwnKeys
-from quillgate_core.upstream import Account, FoundUsage, UsageLookup
+from quillgate_core.upstream import Account, FoundUsage
+from quillgate_core.usage_lookups import UsageLookups
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class LateTruth:
         look_up_s: float = LOOK_UP_S,
     ) -> None:
         self._store = store
-        self._accounts = accounts
-        self._own_keys = own_keys
+        self._lookups = UsageLookups(accounts, own_keys)
         self._providers = sorted(providers)
         self._blocking = blocking
         self._clock = clock
@@ -112,22 +112,11 @@ class LateTruth:
         return False
 
     async def _look_up(self, row: UnsureRow) -> FoundUsage | None:
-        lookup = self._lookup(row)
+        lookup = self._lookups.of(row.provider, row.workspace_id, byok=row.byok)
         if lookup is None:
             return None
         async with asyncio.timeout(self._look_up_s):
             return await lookup.look_up(row.upstream_request_id)
-
-    def _lookup(self, row: UnsureRow) -> UsageLookup | None:
-        """Returns who can be asked, with the key that the request was sent with; None if that key is no more.
-
-        A workspace chooses where its own key is sent, so the answer is never believed for what the gateway's served.
-        """
-        if not row.byok:
-            house = self._accounts.get(row.provider)
-            return house.usage_lookup if house is not None else None
-        own = self._own_keys.of(row.workspace_id).keys.get(row.provider)
-        return own.open().usage_lookup if own is not None else None
 
     async def _adjust(self, row: UnsureRow, found: FoundUsage) -> None:
         added = await self._blocking(

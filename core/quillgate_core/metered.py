@@ -164,13 +164,15 @@ class Metered:
         *,
         used: Callable[[AnswerT], Used],
         observed: Usage,
+        upstream_id: Callable[[AnswerT], str] = lambda answer: "",
     ) -> tuple[AnswerT, Receipt]:
         """Sends, awaits a whole answer and settles what it `used`.
 
         `observed` is charged when the caller goes away or its key loses its right, which raises what a new request
-        would be refused with.
+        would be refused with. `upstream_id` returns the provider's own id of the answer; it is asked before `used`,
+        which may change it.
         """
-        work = self._answer(reservation, failover, send, used=used, observed=observed)
+        work = self._answer(reservation, failover, send, used=used, observed=observed, upstream_id=upstream_id)
         return await (self._draining.answer(work, failover) if failover.may_drain else work)
 
     async def _answer(
@@ -181,11 +183,13 @@ class Metered:
         *,
         used: Callable[[AnswerT], Used],
         observed: Usage,
+        upstream_id: Callable[[AnswerT], str],
     ) -> tuple[AnswerT, Receipt]:
         run = self._running.enter(reservation, lambda: failover.candidate)
         try:
             with run:
                 answer = await failover.answer(send)
+            told_id = upstream_id(answer)
             usage, source = used(answer)
         except Exception as error:
             if error is run.error:
@@ -199,7 +203,8 @@ class Metered:
         finally:
             self._running.leave(run)
         self._failpoint(places.WHOLE)
-        return answer, await self._settle(reservation, failover, usage, source, outcome=_whole(failover))
+        receipt = await self._settle(reservation, failover, usage, source, outcome=_whole(failover), told_id=told_id)
+        return answer, receipt
 
     def stream(
         self,
@@ -299,9 +304,16 @@ class Metered:
         )
 
     async def _settle(
-        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+        self,
+        reservation: Reservation,
+        failover: Failover[Any],
+        usage: Usage,
+        source: UsageSource,
+        *,
+        outcome: str,
+        told_id: str = "",
     ) -> Receipt:
-        step = self._settle_step(reservation, failover, usage, source, outcome=outcome)
+        step = self._settle_step(reservation, failover, usage, source, outcome=outcome, told_id=told_id)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
         self._failpoint(places.SETTLED)
         return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
@@ -328,7 +340,14 @@ class Metered:
         self._metering.settle_nowait(self._settle_step(reservation, failover, usage, source, outcome="caller_gone"))
 
     def _settle_step(
-        self, reservation: Reservation, failover: Failover[Any], usage: Usage, source: UsageSource, *, outcome: str
+        self,
+        reservation: Reservation,
+        failover: Failover[Any],
+        usage: Usage,
+        source: UsageSource,
+        *,
+        outcome: str,
+        told_id: str = "",
     ) -> Settle:
         candidate = failover.candidate
         return Settle(
@@ -339,7 +358,7 @@ class Metered:
             owner=self._metering.instance_id,
             day=reservation.day,
             upstream=candidate.upstream.provider,
-            upstream_request_id=_upstream_id(failover),
+            upstream_request_id=_upstream_id(failover, told_id),
             byok=candidate.account.byok,
             cost_picodollars=_cost(candidate, usage),
             outcome=outcome,
@@ -363,10 +382,12 @@ async def _next(batches: AsyncIterator[Any], run: Run) -> Any:
         return await anext(batches, _END)
 
 
-def _upstream_id(failover: Failover[Any]) -> str:
-    """Returns the provider's id of the answer where more can be learnt by it."""
+def _upstream_id(failover: Failover[Any], told_id: str) -> str:
+    """Returns the provider's id of the answer where more can be learnt by it: told by a whole answer, or a stream."""
+    if failover.candidate.account.usage_lookup is None:
+        return ""
     tally = getattr(failover.plan, "tally", None)
-    return tally.upstream_id if tally is not None and failover.candidate.account.usage_lookup is not None else ""
+    return told_id or (tally.upstream_id if tally is not None else "")
 
 
 def _cost(candidate: Candidate, usage: Usage) -> int | None:

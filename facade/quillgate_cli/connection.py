@@ -17,6 +17,7 @@ import grpc
 
 from quillgate.v1.catalogue_service_pb2_grpc import CatalogueServiceStub
 from quillgate.v1.key_service_pb2_grpc import KeyServiceStub
+from quillgate.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from quillgate.v1.metering_service_pb2_grpc import MeteringServiceStub
 from quillgate.v1.model_service_pb2_grpc import ModelServiceStub
 from quillgate.v1.provider_credential_service_pb2_grpc import ProviderCredentialServiceStub
@@ -68,6 +69,7 @@ class Core:
         self.catalogue = CatalogueServiceStub(channel)
         self.credentials = ProviderCredentialServiceStub(channel)
         self.keys = KeyServiceStub(channel)
+        self.ledger = LedgerServiceStub(channel)
         self.metering = MeteringServiceStub(channel)
         self.models = ModelServiceStub(channel)
         self.workspaces = WorkspaceServiceStub(channel)
@@ -87,6 +89,18 @@ class Core:
             return method(request, timeout=deadline_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
+
+    def stream(
+        self, method: "grpc.UnaryStreamMultiCallable[RequestT, ResponseT]", request: RequestT, *, deadline_s: float
+    ) -> Iterator[ResponseT]:
+        """Yields what a method streams, as it comes; ends the call when it is closed, and raises as `call` does."""
+        call = method(request, timeout=deadline_s, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
+        finally:
+            call.cancel()
 
 
 def with_core(command: Callable[..., None]) -> Callable[..., None]:

@@ -61,6 +61,7 @@ _HINTS = {
     "KEY_REVOKED": "make another with `quillgate keys create`",
     "MODEL_NOT_FOUND": "`quillgate models` lists them",
     "PROVIDER_CREDENTIAL_NOT_FOUND": "`quillgate credentials list` shows those that it has",
+    "RESERVATION_NOT_FOUND": "requests of archived days are in their files only",
     "WORKSPACE_NOT_FOUND": "`quillgate workspaces list` shows those that your key can see",
 }
 

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import click
 from click.exceptions import Exit, NoArgsIsHelpError
 
-from quillgate_cli import credentials, keys, models, output, usage, workspaces
+from quillgate_cli import credentials, keys, ledger, models, output, usage, workspaces
 from quillgate_cli.client_config import client_config
 from quillgate_cli.completion import PROGRAM, complete, completion
 from quillgate_cli.failure import ExitCode, Failure
@@ -66,11 +66,12 @@ app = WithServe(
         credentials.app,
         usage.usage,
         usage.quote,
+        ledger.app,
         models.app,
         client_config,
         completion,
     ],
-    help="Operate Quillgate: workspaces, keys, provider keys, usage and models over gRPC, and the service itself.",
+    help="Operate Quillgate: workspaces, keys, provider keys, usage, ledger and models over gRPC, and the service.",
 )
 click.version_option(package_name="quillgate", message="%(prog)s %(version)s")(app)
 

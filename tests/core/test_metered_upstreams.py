@@ -145,6 +145,14 @@ async def test_answers_that_can_be_asked_about_are_noted_once() -> None:
     assert desk.writer.steps.index(note) < desk.writer.steps.index(desk.end())
 
 
+@WAYS
+async def test_a_charge_keeps_the_providers_id(stream: bool) -> None:
+    """Also of an answer that came whole, where the provider keeps a record that the charge can be held against."""
+    desk = Desk(played(stream), [], usage_lookup=FakeUsageLookup())
+    await desk.ask(stream=stream)
+    assert (desk.end().outcome, desk.end().upstream_request_id) == ("complete", "up-1")
+
+
 async def test_answers_without_an_id_are_not_noted() -> None:
     """There is nothing to ask by."""
     desk = Desk([[chunk("Hi", id=""), chunk(finish="stop", id="")]], [], usage_lookup=FakeUsageLookup())

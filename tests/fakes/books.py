@@ -19,30 +19,56 @@ _SUMS = {
     "cost_picodollars": "sum(cost_picodollars) FILTER (WHERE NOT byok)",
     "byok_cost_picodollars": "sum(cost_picodollars) FILTER (WHERE byok)",
     "unpriced_request_count": "sum(unpriced)",
+    "overage_message_count": "sum(overage_messages) FILTER (WHERE NOT byok)",
+    "overrun_message_count": "sum(greatest(0, counted_messages - held_messages))"
+    " FILTER (WHERE NOT byok AND state = 'settled')",
 }
-"""What each column of a day is the sum of: the ledger's rows and their adjustments."""
+"""What each column of a workspace's day is the sum of: the ledger's rows and their adjustments."""
 
-_DISAGREEMENTS = f"""
+_KEY_SUMS = {
+    "message_count": "sum(counted_messages) FILTER (WHERE NOT byok AND state <> 'open')",
+    "held_messages": "sum(held_messages) FILTER (WHERE NOT byok AND state = 'open')",
+    "input_tokens": "sum(prompt_tokens)",
+    "cached_tokens": "sum(cached_tokens)",
+    "output_tokens": "sum(completion_tokens)",
+    "request_count": "count(*) FILTER (WHERE is_charge)",
+    "byok_message_count": "sum(counted_messages) FILTER (WHERE byok AND state <> 'open')",
+    "open_requests": "count(*) FILTER (WHERE state = 'open')",
+}
+"""What each column of a key's day is the sum of."""
+
+_ENTRIES = """
 WITH entries AS (
-    SELECT workspace_id, day, state, byok, held_messages, counted_messages, prompt_tokens, cached_tokens,
-           completion_tokens, cost_picodollars, state IN ('settled', 'recovered') AS is_charge,
+    SELECT workspace_id, day, key_id, state, byok, held_messages, counted_messages, prompt_tokens, cached_tokens,
+           completion_tokens, cost_picodollars, overage_messages, state IN ('settled', 'recovered') AS is_charge,
            (state IN ('settled', 'recovered') AND cost_picodollars IS NULL AND NOT EXISTS (
                SELECT FROM ledger_adjustments a
                WHERE a.workspace_id = l.workspace_id AND a.request_id = l.request_id AND a.cost_picodollars IS NOT NULL
            ))::int AS unpriced
     FROM ledger l
     UNION ALL
-    SELECT a.workspace_id, a.day, 'adjustment', l.byok, 0, a.counted_messages, a.prompt_tokens, a.cached_tokens,
-           a.completion_tokens, a.cost_picodollars, false, 0
-    FROM ledger_adjustments a JOIN ledger l USING (workspace_id, request_id)
+    SELECT a.workspace_id, a.day, l.key_id, 'adjustment', l.byok, 0, a.counted_messages, a.prompt_tokens,
+           a.cached_tokens, a.completion_tokens, a.cost_picodollars, 0, false, 0
+    FROM ledger_adjustments a JOIN ledger l USING (workspace_id, request_id, day)
 )
-SELECT workspace_id, day, d, l FROM (
-    SELECT workspace_id, day, ROW({", ".join(f"{name}::numeric" for name in _SUMS)})::text AS d FROM daily_message_count
+"""
+
+
+def _disagreements(table: str, owner: str, sums: dict[str, str]) -> str:
+    """The query for the daily rows of workspaces or keys that are not the sums of their entries.
+
+    Days whose rows were dropped are left out: only their sums are kept.
+    """
+    return f"""
+{_ENTRIES}
+SELECT {owner}, day, d, l FROM (
+    SELECT {owner}, day, ROW({", ".join(f"{name}::numeric" for name in sums)})::text AS d FROM {table}
 ) d FULL JOIN (
-    SELECT workspace_id, day, ROW({", ".join(f"coalesce({total}, 0)::numeric" for total in _SUMS.values())})::text AS l
-    FROM entries GROUP BY 1, 2
-) l USING (workspace_id, day)
-WHERE d IS DISTINCT FROM coalesce(l, ROW({", ".join("0" for _ in _SUMS)})::text)
+    SELECT {owner}, day, ROW({", ".join(f"coalesce({total}, 0)::numeric" for total in sums.values())})::text AS l
+    FROM entries WHERE {owner} IS NOT NULL GROUP BY 1, 2
+) l USING ({owner}, day)
+WHERE coalesce(d, ROW({", ".join("0" for _ in sums)})::text) <> coalesce(l, ROW({", ".join("0" for _ in sums)})::text)
+  AND to_regclass('ledger_' || to_char(day, 'YYYYMMDD')) IS NOT NULL
 """
 
 
@@ -103,5 +129,6 @@ class Books:
         return {row[0]: row[1] for row in self.read("SELECT state, count(*) FROM ledger GROUP BY 1")}
 
     def check(self) -> None:
-        """Assert that each daily row is exactly the sum of its ledger rows."""
-        assert self.read(_DISAGREEMENTS) == []
+        """Assert that each daily row, of a workspace and of a key, is exactly the sum of its ledger rows."""
+        assert self.read(_disagreements("daily_message_count", "workspace_id", _SUMS)) == []
+        assert self.read(_disagreements("key_daily_message_count", "key_id", _KEY_SUMS)) == []

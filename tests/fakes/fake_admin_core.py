@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from fakes.fake_ledger_core import FakeLedger
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from quillgate.v1 import (
@@ -14,6 +15,7 @@ from quillgate.v1 import (
     catalogue_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
+    ledger_service_pb2_grpc,
     metering_service_pb2,
     metering_service_pb2_grpc,
     model_service_pb2,
@@ -63,6 +65,8 @@ class FakeAdminCore:
         self.keys: dict[str, key_service_pb2.Key] = {}
         self.workspaces: dict[str, workspace_service_pb2.Workspace] = {}
         self.days = metering_service_pb2.ListDailyMessageCountResponse()
+        self.exports: list[metering_service_pb2.ExportLedgerResponse] = []
+        self.ledger = FakeLedger(self)
         self.models: list[model_service_pb2.Model] = []
         self.route = model_service_pb2.ExplainModelResponse()
         self.catalogue: dict[str, catalogue_service_pb2.CatalogueModel] = {}
@@ -81,6 +85,7 @@ class FakeAdminCore:
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(FakeKeys(self), self._server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(FakeWorkspaces(self), self._server)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(FakeMetering(self), self._server)
+        ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self.ledger, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(self), self._server)
         provider_credential_service_pb2_grpc.add_ProviderCredentialServiceServicer_to_server(
             FakeCredentials(self), self._server
@@ -263,6 +268,12 @@ class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
         return metering_service_pb2.QuoteMessagesResponse(
             cached_discount=discount, effective_input=effective, counted_messages=counted, tokens_per_message=16_000
         )
+
+    def ExportLedger(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._core.begin(request, context)
+        yield from self._core.exports
+        if self._core.ledger.export_broken:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
 
 class FakeModels(model_service_pb2_grpc.ModelServiceServicer):

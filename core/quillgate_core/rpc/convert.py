@@ -24,7 +24,7 @@ KEY_LIMITS: Final = tuple(field.name for field in fields(KeyLimits))
 _LIMITS: Final = {name: metering_service_pb2.Limit.Value(f"LIMIT_{name.upper()}") for name in get_args(LimitName)}
 _MAX_DURATION_S: Final = 315_576_000_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_SOURCES: Final = {
+SOURCES: Final = {
     "": metering_service_pb2.USAGE_SOURCE_UNSPECIFIED,
     "provider": metering_service_pb2.USAGE_SOURCE_PROVIDER,
     "estimate": metering_service_pb2.USAGE_SOURCE_ESTIMATE,
@@ -35,7 +35,7 @@ _AT_ALLOWANCE: Final[Mapping[AtAllowance, "workspace_service_pb2.AtAllowance.Val
     "refuse": workspace_service_pb2.AT_ALLOWANCE_REFUSE,
     "allow": workspace_service_pb2.AT_ALLOWANCE_ALLOW,
 }
-_STATES: Final = {
+STATES: Final = {
     "open": metering_service_pb2.RESERVATION_STATE_OPEN,
     "settled": metering_service_pb2.RESERVATION_STATE_SETTLED,
     "released": metering_service_pb2.RESERVATION_STATE_RELEASED,
@@ -102,7 +102,7 @@ def from_reservation(reservation: Reservation) -> metering_service_pb2.Reservati
         workspace_id=reservation.workspace_id,
         day=reservation.day.isoformat(),
         held_messages=reservation.held_messages,
-        state=_STATES[reservation.state],
+        state=STATES[reservation.state],
         remaining_messages=reservation.remaining_messages,
         daily_message_allowance=reservation.allowance_messages,
         limits=map(from_limit, reservation.limits),
@@ -118,7 +118,7 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         day=receipt.day.isoformat(),
         counted_messages=receipt.counted_messages,
         usage=from_usage(receipt.usage),
-        usage_source=_SOURCES[receipt.usage_source],
+        usage_source=SOURCES[receipt.usage_source],
         remaining_messages=receipt.remaining_messages,
         pending=receipt.is_pending,
         daily_message_allowance=receipt.allowance_messages,

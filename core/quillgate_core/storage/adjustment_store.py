@@ -10,7 +10,7 @@ from typing import Any, Final, LiteralString
 
 from sqlalchemy import Connection, Engine, text
 
-from quillgate_core.adjustment import Adjustment, UnsureRow
+from quillgate_core.adjustment import VOID, Adjustment, UnsureRow
 from quillgate_core.counting import Usage, counted_messages, sane
 from quillgate_core.errors import ReservationNotFound
 from quillgate_core.reservation import Receipt, Release, Settle
@@ -31,10 +31,10 @@ WHERE l.upstream_request_id <> '' AND l.usage_source IN ('estimate', 'hold') AND
   AND l.upstream = ANY(CAST(:providers AS text[]))
   AND NOT EXISTS (
     SELECT FROM ledger_adjustments a
-    WHERE a.workspace_id = l.workspace_id AND a.request_id = l.request_id AND a.source = l.upstream
+    WHERE a.workspace_id = l.workspace_id AND a.request_id = l.request_id AND a.source IN (l.upstream, '{VOID}')
   )
 ORDER BY l.settle_time DESC LIMIT :limit
-"""  # noqa: S608 - the only thing put in is a constant
+"""  # noqa: S608 - only constants are put in
 
 """The clock is a query of its own: only then is the index searched by time, and not read from end to end."""
 
@@ -63,11 +63,11 @@ WHERE w.workspace_id = :workspace_id AND d.day = :day
 _INSERT: Final = text("""
 INSERT INTO ledger_adjustments (
     workspace_id, request_id, source, day, counted_messages, prompt_tokens, cached_tokens, completion_tokens,
-    cost_picodollars
+    cost_picodollars, actor_key_id, note
 )
 VALUES (
     :workspace_id, :request_id, :source, :day, :counted_messages, :prompt_tokens, :cached_tokens, :completion_tokens,
-    :cost_picodollars
+    :cost_picodollars, :actor_key_id, :note
 )
 """)
 
@@ -119,15 +119,30 @@ class SqlAdjustmentStore:
     ) -> Adjustment:
         """Make the charge that of `usage`, clamped where it is not sane, and return what was added.
 
-        A source is heard once for each row: a repetition changes nothing and returns the first answer. Raises
-        ReservationNotFound for a row that was not charged, and Overloaded.
+        A source is heard once for each row: a repetition changes nothing and returns the first answer. Nobody is heard
+        any more of a row that was voided, and nothing is added. Raises ReservationNotFound for a row that was not
+        charged, and Overloaded.
         """
         with database_errors(), self._engine.begin() as connection:
             row = _lock(connection, workspace_id, request_id)
             if source not in row.added:
+                if VOID in row.added:
+                    return _NOTHING
                 usage = sane(usage)[0]
                 _add(connection, row, source, _missing(row, usage, counted_messages(usage), cost_picodollars))
             return row.added[source]
+
+    def void(self, workspace_id: str, request_id: str, *, actor_key_id: str, note: str) -> Adjustment:
+        """Make the charge nothing, for good, in the name of an admin's key, and return what was added.
+
+        A repetition changes nothing and returns the first answer, whoever says it. Raises as `adjust` does.
+        """
+        with database_errors(), self._engine.begin() as connection:
+            row = _lock(connection, workspace_id, request_id)
+            if VOID not in row.added:
+                added = _missing(row, Usage(), 0, 0)
+                _add(connection, row, VOID, added, actor_key_id=actor_key_id, note=note)
+            return row.added[VOID]
 
     def correct(self, end: Settle | Release) -> Receipt:
         """Make a recovered charge what its owner says after all, and return the receipt of what is charged then.
@@ -141,6 +156,9 @@ class SqlAdjustmentStore:
             if not row.added:
                 _add(connection, row, OWN_SOURCE, _owed(row, end))
             return _receipt(connection, row, end)
+
+
+_NOTHING: Final = Adjustment(0, 0, 0, 0)
 
 
 class _Charged:
@@ -220,7 +238,15 @@ def _receipt(connection: Connection, row: _Charged, end: Settle | Release) -> Re
     )
 
 
-def _add(connection: Connection, row: _Charged, source: str, added: Adjustment) -> None:
+def _add(
+    connection: Connection,
+    row: _Charged,
+    source: str,
+    added: Adjustment,
+    *,
+    actor_key_id: str | None = None,
+    note: str = "",
+) -> None:
     was_priced = row.total().cost_picodollars is not None
     parameters = {
         **row.key,
@@ -232,6 +258,8 @@ def _add(connection: Connection, row: _Charged, source: str, added: Adjustment) 
         "cost_picodollars": added.cost_picodollars,
         "cost": added.cost_picodollars or 0,
         "priced": int(added.cost_picodollars is not None and not was_priced),
+        "actor_key_id": actor_key_id,
+        "note": note,
     }
     connection.execute(_INSERT, parameters)
     connection.execute(_ADD_BYOK if row.byok else _ADD, parameters)

@@ -21,6 +21,8 @@ from quillgate.v1 import (
     completion_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
     metering_service_pb2,
     metering_service_pb2_grpc,
     model_service_pb2,
@@ -63,6 +65,11 @@ SERVICES: list[tuple[ServiceDescriptor, Any, Any]] = [
         key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
         key_service_pb2_grpc.KeyServiceServicer,
         key_service_pb2_grpc.add_KeyServiceServicer_to_server,
+    ),
+    (
+        ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+        ledger_service_pb2_grpc.LedgerServiceServicer,
+        ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
     ),
     (
         metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
