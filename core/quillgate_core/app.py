@@ -1,11 +1,9 @@
 """The composition root: from a Config to a running core and back. The only file that names concrete classes."""
 
 import asyncio
-import inspect
 import logging
-import random
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,12 +27,11 @@ from quillgate.v1 import (
 )
 from quillgate_core.admission import Admission
 from quillgate_core.allowance_events import AllowanceEvents
-from quillgate_core.catalogue_file import ECHO
+from quillgate_core.chores import Chores
 from quillgate_core.completions import Completions
 from quillgate_core.config import Config
 from quillgate_core.discovery import Discovery
 from quillgate_core.draining import Draining
-from quillgate_core.errors import QuillgateError
 from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
@@ -47,10 +44,9 @@ from quillgate_core.metering import Metering
 from quillgate_core.model_switches import ModelSwitches
 from quillgate_core.principal import PLATFORM_ADMIN, Principal
 from quillgate_core.provider_credentials import ProviderCredentials
-from quillgate_core.providers import pocketsphinx
 from quillgate_core.providers.accounts import make_account
 from quillgate_core.providers.address_guard import url_denial
-from quillgate_core.providers.echo import Echo
+from quillgate_core.providers.house_accounts import house_accounts, model_listers, record_keepers
 from quillgate_core.providers.http_pool import HttpPool
 from quillgate_core.providers.webhook import Webhook
 from quillgate_core.responses import Responses
@@ -90,7 +86,6 @@ from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
-from quillgate_core.upstream import Account, ModelLister
 from quillgate_core.usage_lookups import UsageLookups
 from quillgate_core.workspaces import Workspaces
 
@@ -147,34 +142,17 @@ class Core:
         self._config = config
         self._failpoint = failpoint
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
-        instance_id = f"core_{uuid.uuid4().hex}"
-        daily_store = SqlDailyStore(database.engine)
+        self._lease_threads = ThreadPoolExecutor(1, thread_name_prefix="quillgate-lease")
         adjustments = SqlAdjustmentStore(database.engine)
-        self._journal = Journal(database.data_dir / "journal" / f"{instance_id}{SUFFIX}")
-        self._writer = GroupedWriter(
-            connect=partial(connect_ledger, database.url),
-            ledger=Ledger(failpoint=failpoint),
-            journal=self._journal,
-            correct=adjustments.correct,
-            failpoint=failpoint,
-        )
-        self.metering = Metering(
-            writer=self._writer,
-            daily_store=daily_store,
-            lease_store=SqlLeaseStore(database.engine, failpoint=failpoint),
-            instance_id=instance_id,
-            idempotency=current_idempotency,
-        )
-        self._predecessors = Predecessors(
-            database.data_dir / "journal", writer=self._writer, metering=self.metering, blocking=self._blocking
-        )
+        daily_store = SqlDailyStore(database.engine)
+        self._begin_metering(database, daily_store, adjustments)
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
         self._key_usages = KeyUsages(self.keys, daily_store, SqlKeyUsageStore(database.engine))
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
         self._response_store = PostgresResponseStore(database.engine, timedelta(days=config.response_retention_days))
         self.stored_responses = StoredResponses(self._response_store)
         self._pool = HttpPool()
-        self._accounts = _accounts(config, self._pool)
+        self._accounts = house_accounts(config.providers, self._pool)
         self.provider_credentials = ProviderCredentials(
             PostgresProviderCredentialStore(database.engine),
             database.master_keys,
@@ -188,7 +166,7 @@ class Core:
         self._catalogue = LiveCatalogue(config.catalogue, providers=self._accounts, store=catalogue_store)
         self._switches = ModelSwitches(self._catalogue, catalogue_store)
         self._discovery = Discovery(
-            self._catalogue, catalogue_store, _listers(config, self._accounts), blocking=self._blocking
+            self._catalogue, catalogue_store, model_listers(config.providers, self._accounts), blocking=self._blocking
         )
         self._router = Router(
             self._catalogue,
@@ -204,19 +182,19 @@ class Core:
             blocking=self._blocking,
             names_of=self._catalogue.names_of,
         )
-        record_keepers = _record_keepers(config, self._pool)
+        keepers = record_keepers(config.byok_providers, self._pool)
         self._late_truth = LateTruth(
             adjustments,
             self._accounts,
             self.provider_credentials,
-            providers=record_keepers,
+            providers=keepers,
             blocking=self._blocking,
         )
         self._ledger_service = _ledger_service(
             database,
             adjustments,
             UsageLookups(self._accounts, self.provider_credentials),
-            record_keepers,
+            keepers,
             blocking=self._blocking,
         )
         self._events: AllowanceEvents | None = None
@@ -232,37 +210,62 @@ class Core:
         )
         self._local = InProcessServer(self._interceptor)
         self._server: grpc.aio.Server | None = None
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores = Chores(self._blocking)
         self.channel = InProcessChannel(self._local)
         self.address = ""
+
+    def _begin_metering(self, database: Database, daily_store: SqlDailyStore, adjustments: SqlAdjustmentStore) -> None:
+        instance_id = f"core_{uuid.uuid4().hex}"
+        self._journal = Journal(database.data_dir / "journal" / f"{instance_id}{SUFFIX}")
+        self._writer = GroupedWriter(
+            connect=partial(connect_ledger, database.url),
+            ledger=Ledger(failpoint=self._failpoint),
+            journal=self._journal,
+            correct=adjustments.correct,
+            failpoint=self._failpoint,
+        )
+        self.metering = Metering(
+            writer=self._writer,
+            daily_store=daily_store,
+            lease_store=SqlLeaseStore(database.lease_engine, failpoint=self._failpoint),
+            instance_id=instance_id,
+            idempotency=current_idempotency,
+        )
+        self._predecessors = Predecessors(
+            database.data_dir / "journal", writer=self._writer, metering=self.metering, blocking=self._blocking
+        )
 
     async def start(self) -> None:
         """Starts the writer, the lease, the chores and the gRPC server; raises OSError if its address is taken."""
         self._open_journal()
         self._writer.start()
-        await self._blocking(self.metering.renew_lease)
+        await self._leasing(self.metering.renew_lease)
         await self._blocking(self.provider_credentials.refresh)
-        await self._once(self._catalogue.refresh)
+        await self._chores.once(self._catalogue.refresh)
         self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
         for server in (self._server, self._local):
             self._add_services(server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.address = await self._listen(self._server)
-        self._chores = [
-            asyncio.create_task(self._every(LEASE_RENEW_S, self.metering.renew_lease)),
-            asyncio.create_task(self._every(RECOVER_S, self.metering.recover)),
-            asyncio.create_task(self._every(RECOVER_S, self._predecessors.inherit, at_once=True)),
-            asyncio.create_task(self._every(LAST_USED_FLUSH_S, self.keys.flush_last_used)),
-            asyncio.create_task(self._every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)),
-            asyncio.create_task(self._every(STANDING_POLL_S, self._cutting.look)),
-            asyncio.create_task(self._every(PURGE_S, self.stored_responses.purge)),
-            asyncio.create_task(self._every(CATALOGUE_POLL_S, self._catalogue.refresh)),
-            asyncio.create_task(self._every(LATE_TRUTH_S, self._late_truth.learn)),
-        ]
+        self._begin_chores()
+
+    def _begin_chores(self) -> None:
+        every = self._chores.every
+        every(LEASE_RENEW_S, self.metering.renew_lease, blocking=self._leasing)
+        every(RECOVER_S, self.metering.recover, blocking=self._leasing)
+        every(RECOVER_S, self._predecessors.inherit, at_once=True)
+        every(LAST_USED_FLUSH_S, self.keys.flush_last_used)
+        every(OWN_KEYS_POLL_S, self.provider_credentials.refresh)
+        every(STANDING_POLL_S, self._cutting.look)
+        every(PURGE_S, self.stored_responses.purge)
+        every(CATALOGUE_POLL_S, self._catalogue.refresh)
+        every(LATE_TRUTH_S, self._late_truth.learn)
         if self._events is not None:
-            self._chores.append(asyncio.create_task(self._every(EVENTS_S, self._events.publish)))
+            every(EVENTS_S, self._events.publish)
         if self._config.discovery_s:
-            self._chores.append(asyncio.create_task(self._discover(self._config.discovery_s)))
+            period_s = self._config.discovery_s
+            look = partial(self._discovery.sync_due, period_s)
+            self._chores.scattered(min(DISCOVERY_START_S, period_s), min(DISCOVERY_LOOK_S, period_s), look)
 
     async def drain(self) -> None:
         """Says through the health service that no new requests should come; those that come are still served."""
@@ -277,16 +280,15 @@ class Core:
         if self._server is not None:
             await self._server.stop(grace_s)
         await self._draining.stop()
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._chores.stop()
         await self._pool.close()
         is_drained = await self._blocking(partial(self._writer.close, WRITER_CLOSE_S))
-        await self._once(self.keys.flush_last_used)
+        await self._chores.once(self.keys.flush_last_used)
         if is_drained:
-            await self._blocking(self.metering.end_lease)
+            await self._leasing(self.metering.end_lease)
         self._journal.close(keep=not is_drained)
         self._threads.shutdown()
+        self._lease_threads.shutdown()
 
     async def issue_key(
         self, name: str, *, scopes: Sequence[str] = DEFAULT_SCOPES, lifetime: timedelta | None = None
@@ -354,74 +356,23 @@ class Core:
         except OSError as error:
             log.error("no journal can be kept; a crash while the database is away will charge holds: %s", error)
 
-    async def _every(self, period_s: float, chore: Callable[[], object], *, at_once: bool = False) -> None:
-        while True:
-            if not at_once:
-                await asyncio.sleep(period_s)
-            at_once = False
-            await self._once(chore)
+    async def _blocking(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def _discover(self, period_s: float) -> None:
-        """Reads providers' lists, first half a minute after the start, and not at the same moment on all replicas."""
-        pause_s = min(DISCOVERY_START_S, period_s)
-        while True:
-            await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))  # noqa: S311 - no secret
-            pause_s = min(DISCOVERY_LOOK_S, period_s)
-            try:
-                await self._discovery.sync_due(period_s)
-            except QuillgateError as error:
-                log.warning("reading the providers' models is put off: %s", error.message)
-            except Exception:
-                log.exception("reading the providers' models failed")
-
-    async def _once(self, chore: Callable[[], object]) -> None:
-        """Does a chore, in a thread unless it is a coroutine, that the next round repeats if it fails."""
-        try:
-            await (chore() if inspect.iscoroutinefunction(chore) else self._blocking(chore))
-        except QuillgateError as error:
-            log.warning("%s is put off: %s", getattr(chore, "__name__", chore), error.message)
-        except Exception:
-            log.exception("%s failed", getattr(chore, "__name__", chore))
-
-    def _blocking(self, call: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
-        async def run() -> Any:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-        return run()
-
-
-def _accounts(config: Config, pool: HttpPool) -> Mapping[str, Account]:
-    """Returns the gateway's own accounts, by provider."""
-    accounts = {ECHO: Account(ECHO, chat=Echo())}
-    if pocketsphinx.is_installed():
-        accounts[pocketsphinx.NAME] = Account(pocketsphinx.NAME, transcriptions=pocketsphinx.PocketSphinx())
-    return accounts | {provider.name: make_account(provider, pool) for provider in config.providers}
-
-
-def _record_keepers(config: Config, pool: HttpPool) -> frozenset[str]:
-    """Returns the providers that can be asked later what a request used, with whatever key it was sent."""
-    return frozenset(
-        provider.name for provider in config.byok_providers if make_account(provider, pool).usage_lookup is not None
-    )
+    async def _leasing(self, call: Callable[[], Any]) -> Any:
+        """Runs what keeps the lease, in a thread that nothing else can keep busy."""
+        return await asyncio.get_running_loop().run_in_executor(self._lease_threads, call)
 
 
 def _ledger_service(
     database: Database,
     adjustments: SqlAdjustmentStore,
     lookups: UsageLookups,
-    record_keepers: frozenset[str],
+    keepers: frozenset[str],
     *,
     blocking: Blocking,
 ) -> LedgerService:
     """Returns what audits the ledger, asking the record keepers where that is wanted."""
     entries, days = SqlEntryStore(database.engine), SqlLedgerDayStore(database.engine)
-    reconciliation = LedgerReconciliation(
-        entries, days, adjustments, lookups, providers=record_keepers, blocking=blocking
-    )
+    reconciliation = LedgerReconciliation(entries, days, adjustments, lookups, providers=keepers, blocking=blocking)
     return LedgerService(LedgerAudit(entries, days, adjustments, blocking=blocking), reconciliation)
-
-
-def _listers(config: Config, accounts: Mapping[str, Account]) -> Mapping[str, ModelLister]:
-    """Returns who lists the models of the providers whose list is to be read."""
-    found = {provider.name: accounts[provider.name].lister for provider in config.providers if provider.discover}
-    return {name: lister for name, lister in found.items() if lister is not None}

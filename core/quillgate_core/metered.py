@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from quillgate_core import failpoint as places
 from quillgate_core.counting import Usage, counted_messages, sane
@@ -30,6 +30,7 @@ from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
 from quillgate_core.routing import Candidate
 from quillgate_core.running import Run, Running
+from quillgate_core.tally import Plan, Used
 
 log = logging.getLogger(__name__)
 
@@ -38,49 +39,9 @@ SETTLE_WAIT_S = 2.0
 
 AnswerT = TypeVar("AnswerT")
 SentPlanT = TypeVar("SentPlanT")
-ReceivedT = TypeVar("ReceivedT", contravariant=True)
-SentT = TypeVar("SentT", covariant=True)
-Used = tuple[Usage, UsageSource]
+PlanT = TypeVar("PlanT", bound=Plan[Any, Any])
 
 _END: Final = object()
-
-
-class Tally(Protocol[ReceivedT, SentT]):
-    """Follows one stream: turns what the provider sends into what the caller gets, and knows what was used."""
-
-    @property
-    def started(self) -> bool:
-        """Whether the caller has been given any output."""
-
-    @property
-    def upstream_id(self) -> str:
-        """The provider's own id of the answer, empty as long as it is not known."""
-
-    def take(self, received: ReceivedT) -> Sequence[SentT]:
-        """Returns what to pass on now; may be nothing."""
-
-    def finish(self) -> None:
-        """Raises ProviderUnavailable for a stream that ended before it was whole."""
-
-    def usage(self) -> Used:
-        """Returns what was used so far: the provider's last word, or an estimate."""
-
-    def last(self) -> Sequence[SentT]:
-        """Returns what ends a whole stream, once it is settled."""
-
-    def failure(self, error: Exception) -> Sequence[SentT]:
-        """Returns what to pass on before the error ends a stream that has started."""
-
-
-class Plan(Protocol[ReceivedT, SentT]):
-    """A request that is ready to be sent to one candidate, and the tally that follows its stream."""
-
-    @property
-    def tally(self) -> Tally[ReceivedT, SentT]:
-        """Follows what comes back."""
-
-
-PlanT = TypeVar("PlanT", bound=Plan[Any, Any])
 
 
 @dataclass(frozen=True, slots=True)

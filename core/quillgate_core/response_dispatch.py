@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
 from quillgate_core.errors import InvalidRequest
-from quillgate_core.metered import Tally
 from quillgate_core.response_answer import as_chunk
 from quillgate_core.response_chat import ChatTranslation
 from quillgate_core.response_tally import ChatResponseTally, NativeResponseTally
+from quillgate_core.tally import Tally
 from quillgate_core.upstream import ChatProvider, ResponseProvider
 
 

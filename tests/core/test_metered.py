@@ -7,12 +7,13 @@ from fakes.step_writer import FakeDailyStore, FakeLeaseStore
 from quillgate_core.catalogue import Catalogue, Model, ModelUpstream
 from quillgate_core.counting import Usage
 from quillgate_core.failover import Failover
-from quillgate_core.metered import Metered, Used
+from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Release
 from quillgate_core.router import Router
 from quillgate_core.routing import Candidate
+from quillgate_core.tally import Used
 from quillgate_core.upstream import Account
 
 PRINCIPAL = Principal("key_1", 1, "ws_1", frozenset({INFERENCE}))

@@ -18,6 +18,8 @@ from quillgate_core.storage.schema import migrate
 
 NO_SECRET: Final = Secret("")
 
+LEASE_POOL_SIZE = 2
+
 
 class Database:
     """PostgreSQL at a URL, or an embedded one for an empty URL; a context manager that migrates it on the way in.
@@ -27,6 +29,8 @@ class Database:
     """
 
     engine: Engine
+    lease_engine: Engine
+    """Connections of their own for leases, which must not wait for whoever reads a lot."""
     url: str
     data_dir: Path
     pepper: bytes
@@ -54,6 +58,7 @@ class Database:
             if self._embedded is not None:
                 self.url = self._embedded.start()
             self.engine = make_engine(self.url)
+            self.lease_engine = make_engine(self.url, pool_size=LEASE_POOL_SIZE)
             self._is_open = True
             refuse_unsafe_durability(self.engine)
             migrate(self.engine)
@@ -78,5 +83,6 @@ class Database:
     def _close(self) -> None:
         if self._is_open:
             self.engine.dispose()
+            self.lease_engine.dispose()
         if self._embedded is not None:
             self._embedded.stop()
