@@ -6,20 +6,14 @@ SQL and no gRPC; the composition root passes the stores.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from quillgate_core.key import Key, KeyLimits
 from quillgate_core.keys import Keys
 from quillgate_core.limits import LimitName, LimitState
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import DailyStore, Today
-
-WINDOW_S: Final = 60
-"""A second counts until this many whole seconds have passed after it, so that no 60 seconds see more than the limit."""
-
-_REQUESTS: Final = 1
-_TOKENS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +35,13 @@ class KeyCount:
 
 @dataclass(frozen=True, slots=True)
 class KeyFigures:
-    """A key's sums at `now` by the database clock: of the UTC day, of its month, and of the last minute."""
+    """A key's sums at `now`, in UTC by the database clock: of the day, of its month, and how its rates are used."""
 
     now: datetime
     today: KeyCount
     month: KeyCount
-    open_requests: int
-    window: tuple[int, ...] = ()
-    """Second since 1970, its requests, their LLM tokens, and so on, oldest first; may begin more than a minute ago."""
+    rates: tuple[LimitState, ...] = ()
+    """The limits that are not in messages, as the reserving transaction sees them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +59,8 @@ class KeyUsage:
 class KeyUsageStore(Protocol):
     """Reads of what keys used; blocking."""
 
-    def read(self, key_id: str) -> KeyFigures:
-        """Return the sums as they are committed now; zeros for a key that was never used."""
+    def read(self, key: Key) -> KeyFigures:
+        """Return the sums as they are committed now, with the key's limits; zeros for a key that was never used."""
 
 
 class KeyUsages:
@@ -86,7 +79,7 @@ class KeyUsages:
         is_own = key_id in ("", principal.key_id)
         key = self._keys.own(principal) if is_own else self._keys.get(principal, key_id)
         today = self._daily_store.today(key.workspace_id)
-        figures = self._store.read(key.key_id)
+        figures = self._store.read(key)
         of_workspace = tuple(_workspace_states(today))
         of_key = tuple(_message_states(key.limits, figures))
         binding = of_key if today.allows_overage else of_workspace + of_key
@@ -94,7 +87,7 @@ class KeyUsages:
             key,
             figures.today,
             figures.month,
-            (*of_workspace, *of_key, *_rate_states(key.limits, figures)),
+            (*of_workspace, *of_key, *figures.rates),
             min((state.remaining for state in binding), default=None),
         )
 
@@ -110,7 +103,7 @@ def _workspace_states(today: Today) -> Iterator[LimitState]:
 
 
 def _message_states(limits: KeyLimits, figures: KeyFigures) -> Iterator[LimitState]:
-    midnight = figures.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = figures.now.replace(hour=0, minute=0, second=0, microsecond=0)
     if limits.daily_messages is not None:
         used = figures.today.message_count + figures.today.held_messages
         yield _state("key_daily_messages", limits.daily_messages, used, midnight + timedelta(days=1))
@@ -119,25 +112,7 @@ def _message_states(limits: KeyLimits, figures: KeyFigures) -> Iterator[LimitSta
         yield _state("key_monthly_messages", limits.monthly_messages, used, _next_month(midnight))
 
 
-def _rate_states(limits: KeyLimits, figures: KeyFigures) -> Iterator[LimitState]:
-    if limits.requests_per_minute is not None:
-        yield _rate("key_requests_per_minute", limits.requests_per_minute, figures, _REQUESTS)
-    if limits.tokens_per_minute is not None:
-        yield _rate("key_tokens_per_minute", limits.tokens_per_minute, figures, _TOKENS)
-    if limits.concurrent_requests is not None:
-        yield _state("key_concurrent_requests", limits.concurrent_requests, figures.open_requests, None)
-
-
-def _rate(name: LimitName, value: int, figures: KeyFigures, index: int) -> LimitState:
-    """Return how far a limit by the minute is used; it is whole again when its last second does not count any more."""
-    first = int(figures.now.timestamp()) - WINDOW_S
-    entries = [figures.window[at : at + 3] for at in range(0, len(figures.window), 3)]
-    alive = [entry for entry in entries if entry[0] >= first and entry[index]]
-    free_time = datetime.fromtimestamp(alive[-1][0] + WINDOW_S + 1, UTC) if alive else figures.now.astimezone(UTC)
-    return _state(name, value, sum(entry[index] for entry in alive), free_time)
-
-
-def _state(name: LimitName, value: int, used: int, reset_time: datetime | None) -> LimitState:
+def _state(name: LimitName, value: int, used: int, reset_time: datetime) -> LimitState:
     return LimitState(name, value, max(0, value - used), reset_time)
 
 

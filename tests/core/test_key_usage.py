@@ -15,7 +15,6 @@ from quillgate_core.principal import INFERENCE, KEYS_MANAGE, PLATFORM_ADMIN, USA
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.workspaces import WorkspaceChanges
 
-S = int(NOW.timestamp())
 MIDNIGHT = datetime(2031, 1, 1, tzinfo=UTC)
 CLOCK = "timestamptz '2030-12-31 12:00:00Z'"
 
@@ -41,10 +40,10 @@ def _limited(site: Site, **limits: int) -> Principal:
     return site.keys.authenticate(secret)
 
 
-def _figures(*, today: int = 0, month: int = 0, held: int = 0, opened: int = 0, window: Any = ()) -> KeyFigures:
+def _figures(*, today: int = 0, month: int = 0, held: int = 0) -> KeyFigures:
     """Figures of so many messages, some of them held."""
     counts = [KeyCount(message_count=count - held, held_messages=held) for count in (today, month)]
-    return KeyFigures(NOW, *counts, open_requests=opened, window=tuple(window))
+    return KeyFigures(NOW, *counts)
 
 
 def _allow(site: Site, workspace_id: str, **changes: Any) -> None:
@@ -75,35 +74,19 @@ def test_limits_in_messages(site: Site, usages: KeyUsages, store: FakeKeyUsageSt
 def test_the_month_ends_with_the_month(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:
     """In the middle of a month its limit stays used longer than the day's."""
     caller = _limited(site, daily_messages=1, monthly_messages=1)
-    store.figures = KeyFigures(datetime(2030, 2, 27, 23, 59, 59, tzinfo=UTC), KeyCount(), KeyCount(), 0)
+    store.figures = KeyFigures(datetime(2030, 2, 27, 23, 59, 59, tzinfo=UTC), KeyCount(), KeyCount())
     reset_times = [state.reset_time for state in usages.get(caller).limits]
     assert reset_times == [datetime(2030, 2, 28, tzinfo=UTC), datetime(2030, 3, 1, tzinfo=UTC)]
 
 
-def test_a_second_counts_for_a_minute_after_it(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:
-    """What is in the window counts until sixty whole seconds have passed after its second, whatever else is there."""
-    caller = _limited(site, requests_per_minute=10, tokens_per_minute=100)
-    store.figures = _figures(window=(S - 61, 9, 90, S - 60, 1, 30, S - 10, 2, 0))
-    assert usages.get(caller).limits == (
-        LimitState("key_requests_per_minute", 10, 7, datetime.fromtimestamp(S - 10 + 61, UTC)),
-        LimitState("key_tokens_per_minute", 100, 70, datetime.fromtimestamp(S - 60 + 61, UTC)),
-    )
-
-
-def test_an_idle_minute_is_whole_now(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:
-    """A limit of which nothing is used need not be waited for."""
-    caller = _limited(site, requests_per_minute=10)
-    store.figures = _figures(window=(S - 61, 9, 90))
-    assert usages.get(caller).limits == (LimitState("key_requests_per_minute", 10, 10, NOW),)
-
-
-def test_requests_that_run_have_no_reset_time(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:
-    """Nobody knows when they end; and they are no messages."""
-    caller = _limited(site, concurrent_requests=3)
-    store.figures = _figures(opened=2)
+def test_rates_are_told_as_they_are_read(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:
+    """What is not in messages comes last, and is nothing that remains in messages."""
+    caller = _limited(site, monthly_messages=9, concurrent_requests=3)
+    rate = LimitState("key_concurrent_requests", 3, 1, None)
+    store.figures = KeyFigures(NOW, KeyCount(), KeyCount(), (rate,))
     found = usages.get(caller)
-    assert found.limits == (LimitState("key_concurrent_requests", 3, 1, None),)
-    assert found.remaining_messages is None
+    assert found.limits == (LimitState("key_monthly_messages", 9, 9, MIDNIGHT), rate)
+    assert found.remaining_messages == 9
 
 
 def test_the_tightest_limit_is_what_is_left(site: Site, usages: KeyUsages, store: FakeKeyUsageStore) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from quillgate_core.key import Key
 from quillgate_core.key_usage import KeyCount, KeyFigures
 
 NOW = datetime(2030, 12, 31, 12, 0, 0, 500_000, tzinfo=UTC)
@@ -12,10 +13,10 @@ class FakeKeyUsageStore:
     """The same figures for every key, as the test sets them."""
 
     def __init__(self) -> None:
-        self.figures = KeyFigures(NOW, KeyCount(), KeyCount(), open_requests=0)
+        self.figures = KeyFigures(NOW, KeyCount(), KeyCount())
         self.asked: list[str] = []
 
-    def read(self, key_id: str) -> KeyFigures:
+    def read(self, key: Key) -> KeyFigures:
         """Remember the question."""
-        self.asked.append(key_id)
+        self.asked.append(key.key_id)
         return self.figures

@@ -17,6 +17,7 @@ from quillgate_core.counting import MAX_TOKENS, Usage, counted_messages
 from quillgate_core.errors import InvalidRequest, ScopeMissing, WorkspaceNotFound
 from quillgate_core.key import KeyLimits
 from quillgate_core.key_usage import KeyCount, KeyFigures, KeyUsages
+from quillgate_core.limits import LimitState
 from quillgate_core.metering import Metering
 from quillgate_core.principal import INFERENCE, KEYS_MANAGE, PLATFORM_ADMIN, USAGE_READ, Principal
 from quillgate_core.rpc.metering_service import MAX_DAYS, MeteringService
@@ -101,7 +102,12 @@ def test_a_keys_usage_is_told_in_full() -> None:
     limits = KeyLimits(1, 2, 3, 4, 5)
     key, secret = ring.add(INFERENCE, models=("m",), expire_time=end, limits=limits)
     reads = _Reads(monthly_remaining_messages=0, principal=ring.keys.authenticate(secret), ring=ring)
-    reads.key_usage.figures = KeyFigures(NOW, KeyCount(1, 2, 3, 4, 5, 6, 7), KeyCount(8), open_requests=9)
+    rates = (
+        LimitState("key_requests_per_minute", 3, 3, NOW),
+        LimitState("key_tokens_per_minute", 4, 4, NOW),
+        LimitState("key_concurrent_requests", 5, 0, None),
+    )
+    reads.key_usage.figures = KeyFigures(NOW, KeyCount(1, 2, 3, 4, 5, 6, 7), KeyCount(8), rates)
     response = reads.call("GetKeyUsage", pb.GetKeyUsageRequest())
     assert (response.key_id, response.name, response.workspace_id) == (key.key_id, "a key", "ws_1")
     assert (list(response.scopes), list(response.allowed_models)) == ([INFERENCE], ["m"])

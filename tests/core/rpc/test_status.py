@@ -21,6 +21,7 @@ SAMPLES: list[errors.QuillgateError] = [
     errors.KeyInvalid(),
     errors.ScopeMissing("inference"),
     errors.ModelNotAllowed("m"),
+    errors.WorkspaceDisabled("w"),
     errors.ModelNotFound("m"),
     errors.KeyNotFound("k"),
     errors.WorkspaceNotFound("w"),
@@ -34,7 +35,9 @@ SAMPLES: list[errors.QuillgateError] = [
     errors.IdempotencyMismatch("r"),
     errors.KeyRevoked("k"),
     errors.AliasTaken("a"),
-    errors.AllowanceExhausted("m", workspace_id="w", allowance=1, remaining_messages=0, reset_time="t"),
+    errors.LedgerDayKept("m", day="d", cause="recent"),
+    errors.AllowanceExhausted("m", workspace_id="w", limit="l", allowance=1, remaining_messages=0, reset_time="t"),
+    errors.RateLimited("m", limit="l", value=1, remaining=0, reset_time="t", retry_after_s=1),
     errors.ProviderRejected("m", provider="p", code="c", param="a"),
     errors.ProviderUnavailable("m", provider="p"),
     errors.ProviderTimeout("m", provider="p"),
@@ -44,7 +47,14 @@ SAMPLES: list[errors.QuillgateError] = [
 ]
 
 #: Classes that take their metadata from whoever raises them.
-FREE = ("InvalidRequest", "AllowanceExhausted", "ProviderRejected", "ProviderUnavailable", "ProviderTimeout")
+FREE = (
+    "InvalidRequest",
+    "AllowanceExhausted",
+    "RateLimited",
+    "ProviderRejected",
+    "ProviderUnavailable",
+    "ProviderTimeout",
+)
 #: Metadata that the status fills in, empty, where the raiser has nothing to say.
 OPTIONAL = {"INVALID_REQUEST": {"param", "code"}, "PROVIDER_REJECTED": {"provider", "code", "param"}}
 

@@ -6,11 +6,14 @@ import pytest
 from fakes.books import Books
 from sqlalchemy import Engine
 
+from quillgate_core.key import NO_LIMITS, Key, KeyLimits
 from quillgate_core.key_usage import KeyCount, KeyFigures
+from quillgate_core.limits import LimitState
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 
 CLOCK = "timestamptz '2030-05-10 00:00:30Z'"
 NOW = datetime(2030, 5, 10, 0, 0, 30, tzinfo=UTC)
+S = int(NOW.timestamp())
 
 
 @pytest.fixture
@@ -34,14 +37,22 @@ def _add(books: Books, day: str, *, key_id: str = "key", opened: int = 0, window
     )
 
 
-def _read(books: Books, clock: str = CLOCK) -> KeyFigures:
-    return SqlKeyUsageStore(books.engine, clock=clock).read("key")  # type: ignore[arg-type]
+def _read(books: Books, clock: str = CLOCK, *, limits: KeyLimits = NO_LIMITS) -> KeyFigures:
+    key = Key("key", "ws", "n", "NNNN", (), (), 1, NOW, None, None, None, limits)
+    return SqlKeyUsageStore(books.engine, clock=clock).read(key)  # type: ignore[arg-type]
+
+
+def _running(books: Books, clock: str = CLOCK) -> int:
+    """How many requests run, as a limit of 100 sees it."""
+    (rate,) = _read(books, clock, limits=KeyLimits(concurrent_requests=100)).rates
+    assert (rate.limit, rate.value, rate.reset_time) == ("key_concurrent_requests", 100, None)
+    return 100 - rate.remaining
 
 
 def test_an_unused_key_has_zeros(books: Books) -> None:
     """No row is no usage, and the database's time comes all the same."""
     _add(books, "2030-05-10", key_id="other", opened=1, window=[1, 1, 1])
-    assert _read(books) == KeyFigures(NOW, KeyCount(), KeyCount(), 0)
+    assert _read(books) == KeyFigures(NOW, KeyCount(), KeyCount())
 
 
 def test_today_and_the_month_are_summed(books: Books) -> None:
@@ -57,20 +68,42 @@ def test_what_runs_is_counted_across_midnight(books: Books) -> None:
     """A request of yesterday, even of last month, runs as one of today does."""
     _add(books, "2030-05-09", opened=2)
     _add(books, "2030-05-10", opened=1)
-    assert _read(books).open_requests == 3
+    assert _running(books) == 3
     _add(books, "2030-04-30", opened=5)
     _add(books, "2030-05-01", opened=1)
-    first = _read(books, "timestamptz '2030-05-01 00:00:30Z'")
-    assert (first.open_requests, first.month.message_count) == (6, 3)
+    first = "timestamptz '2030-05-01 00:00:30Z'"
+    assert (_running(books, first), _read(books, first).month.message_count) == (6, 3)
 
 
 def test_the_newest_window_counts(books: Books) -> None:
     """The last minute is in today's row, or in yesterday's until today has one; an older one is long over."""
-    _add(books, "2030-05-08", window=[1, 1, 1])
-    assert _read(books).window == ()
-    _add(books, "2030-05-09", window=[2, 1, 1])
-    assert _read(books).window == (2, 1, 1)
+
+    def used() -> tuple[int, int]:
+        rates = _read(books, limits=KeyLimits(requests_per_minute=100, tokens_per_minute=100)).rates
+        return 100 - rates[0].remaining, 100 - rates[1].remaining
+
+    _add(books, "2030-05-08", window=[S, 1, 1])
+    assert used() == (0, 0)
+    _add(books, "2030-05-09", window=[S - 31, 2, 20])
+    assert used() == (2, 20)
     _add(books, "2030-05-10")
-    assert _read(books).window == (2, 1, 1)
-    books.run("UPDATE key_daily_message_count SET request_window = '{3,1,1,4,2,2}' WHERE day = '2030-05-10'")
-    assert _read(books).window == (3, 1, 1, 4, 2, 2)
+    assert used() == (2, 20)
+    window = [S - 31, 2, 20, S, 1, 7]
+    books.run("UPDATE key_daily_message_count SET request_window = :window WHERE day = '2030-05-10'", window=window)
+    assert used() == (3, 27)
+
+
+def test_a_second_counts_for_a_minute_after_it(books: Books) -> None:
+    """It counts until sixty whole seconds have passed after it, and a limit is whole when its last use does not."""
+    _add(books, "2030-05-10", window=[S - 61, 9, 90, S - 60, 1, 30, S - 10, 2, 0])
+    assert _read(books, limits=KeyLimits(requests_per_minute=10, tokens_per_minute=100)).rates == (
+        LimitState("key_requests_per_minute", 10, 7, datetime.fromtimestamp(S - 10 + 61, UTC)),
+        LimitState("key_tokens_per_minute", 100, 70, datetime.fromtimestamp(S - 60 + 61, UTC)),
+    )
+
+
+def test_an_idle_minute_is_whole_now(books: Books) -> None:
+    """A limit of which nothing is used need not be waited for."""
+    _add(books, "2030-05-10", window=[S - 61, 9, 90])
+    found = _read(books, limits=KeyLimits(requests_per_minute=10))
+    assert found.rates == (LimitState("key_requests_per_minute", 10, 10, NOW),)
