@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 LimitName: TypeAlias = Literal[
     "daily_message_allowance",
@@ -14,6 +14,11 @@ LimitName: TypeAlias = Literal[
     "key_concurrent_requests",
 ]
 """The first two are the workspace's, the others the key's."""
+
+MESSAGE_LIMITS: Final[frozenset[LimitName]] = frozenset(
+    {"daily_message_allowance", "monthly_message_allowance", "key_daily_messages", "key_monthly_messages"}
+)
+"""Those in messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from quillgate_core.draining import Draining
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
 from quillgate_core.failpoint import Failpoint, no_failpoint
+from quillgate_core.limits import MESSAGE_LIMITS, LimitState
 from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
@@ -277,7 +278,8 @@ class Metered:
         step = self._settle_step(reservation, failover, usage, source, outcome=outcome, told_id=told_id)
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
         self._failpoint(places.SETTLED)
-        return replace(receipt, upstream=failover.candidate.name, limits=reservation.limits)
+        limits = tuple(_after(limit, reservation, receipt) for limit in reservation.limits)
+        return replace(receipt, upstream=failover.candidate.name, limits=limits)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:
         """Ends the request durably, waiting a moment so that a caller who looks finds nothing held.
@@ -325,6 +327,13 @@ class Metered:
             outcome=outcome,
             key_id=_limited_key_id(reservation),
         )
+
+
+def _after(limit: LimitState, reservation: Reservation, receipt: Receipt) -> LimitState:
+    """Returns a limit with what was held and not counted given back."""
+    if limit.limit not in MESSAGE_LIMITS or receipt.byok:
+        return limit
+    return replace(limit, remaining=max(0, limit.remaining + reservation.held_messages - receipt.counted_messages))
 
 
 def _limited_key_id(reservation: Reservation) -> str | None:

@@ -113,6 +113,33 @@ $$
 def _create_ledger() -> None:
     op.create_table(
         "ledger",
+        *_identity(),
+        *_usage(),
+        *_life(),
+        sa.CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name=op.f("ck_ledger_state_known")),
+        sa.CheckConstraint("octet_length(request_hash) = 32", name=op.f("ck_ledger_request_hash_length")),
+        sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
+        postgresql_partition_by="RANGE (day)",
+    )
+    op.create_index("ix_ledger_open", "ledger", ["owner"], postgresql_where=sa.text("state = 'open'"))
+    op.create_index(
+        "ix_ledger_unsure",
+        "ledger",
+        ["settle_time"],
+        postgresql_where=sa.text("upstream_request_id <> '' AND usage_source IN ('estimate', 'hold')"),
+    )
+    op.create_index(
+        "ix_ledger_idempotency_key",
+        "ledger",
+        ["workspace_id", "idempotency_key", "day"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL AND state <> 'released'"),
+    )
+
+
+def _identity() -> list[sa.Column[Any]]:
+    """Whose request it is."""
+    return [
         sa.Column(
             "workspace_id", sa.Text(), nullable=False, comment="its daily_message_count row refers to workspaces"
         ),
@@ -146,6 +173,12 @@ def _create_ledger() -> None:
             comment="provider that was asked; empty: not known",
         ),
         sa.Column("held_messages", sa.BigInteger(), nullable=False),
+    ]
+
+
+def _usage() -> list[sa.Column[Any]]:
+    """What it used."""
+    return [
         sa.Column("counted_messages", sa.BigInteger(), **_ZERO),
         sa.Column("prompt_tokens", sa.BigInteger(), **_ZERO),
         sa.Column("cached_tokens", sa.BigInteger(), **_ZERO),
@@ -164,6 +197,12 @@ def _create_ledger() -> None:
             nullable=False,
             comment="the reported usage was insane",
         ),
+    ]
+
+
+def _life() -> list[sa.Column[Any]]:
+    """How it ended, and when."""
+    return [
         sa.Column("outcome", sa.Text(), server_default="", nullable=False, comment="how the request ended"),
         sa.Column("reserve_time", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expire_time", sa.DateTime(timezone=True), comment="open rows without owner are recovered after it"),
@@ -194,25 +233,7 @@ def _create_ledger() -> None:
             comment="those of counted_messages that were beyond the workspace's allowance",
             **_ZERO,
         ),
-        sa.CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name=op.f("ck_ledger_state_known")),
-        sa.CheckConstraint("octet_length(request_hash) = 32", name=op.f("ck_ledger_request_hash_length")),
-        sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
-        postgresql_partition_by="RANGE (day)",
-    )
-    op.create_index("ix_ledger_open", "ledger", ["owner"], postgresql_where=sa.text("state = 'open'"))
-    op.create_index(
-        "ix_ledger_unsure",
-        "ledger",
-        ["settle_time"],
-        postgresql_where=sa.text("upstream_request_id <> '' AND usage_source IN ('estimate', 'hold')"),
-    )
-    op.create_index(
-        "ix_ledger_idempotency_key",
-        "ledger",
-        ["workspace_id", "idempotency_key", "day"],
-        unique=True,
-        postgresql_where=sa.text("idempotency_key IS NOT NULL AND state <> 'released'"),
-    )
+    ]
 
 
 def _create_key_days() -> None:
