@@ -1,4 +1,4 @@
-"""The composition root: from a Config to a running core and back. The only file that names concrete classes."""
+"""The composition root: from a Config to a running core and back. It names the concrete classes."""
 
 import asyncio
 import inspect
@@ -39,8 +39,7 @@ from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
-from quillgate_core.ledger_audit import Blocking, LedgerAudit
-from quillgate_core.ledger_reconciliation import LedgerReconciliation
+from quillgate_core.ledger_composition import ledger_service
 from quillgate_core.live_catalogue import LiveCatalogue
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
@@ -62,7 +61,6 @@ from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
 from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.key_service import KeyService
-from quillgate_core.rpc.ledger_service import LedgerService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
@@ -73,14 +71,12 @@ from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
-from quillgate_core.storage.entry_store import SqlEntryStore
 from quillgate_core.storage.event_store import SqlEventStore
 from quillgate_core.storage.journal import SUFFIX, Journal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
-from quillgate_core.storage.ledger_day_store import SqlLedgerDayStore
 from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
@@ -212,13 +208,8 @@ class Core:
             providers=record_keepers,
             blocking=self._blocking,
         )
-        self._ledger_service = _ledger_service(
-            database,
-            adjustments,
-            UsageLookups(self._accounts, self.provider_credentials),
-            record_keepers,
-            blocking=self._blocking,
-        )
+        lookups = UsageLookups(self._accounts, self.provider_credentials)
+        self._ledger_service = ledger_service(database, lookups, record_keepers=record_keepers, blocking=self._blocking)
         self._events: AllowanceEvents | None = None
         if config.webhook is not None:
             sender = Webhook(config.webhook, self._pool)
@@ -403,22 +394,6 @@ def _record_keepers(config: Config, pool: HttpPool) -> frozenset[str]:
     return frozenset(
         provider.name for provider in config.byok_providers if make_account(provider, pool).usage_lookup is not None
     )
-
-
-def _ledger_service(
-    database: Database,
-    adjustments: SqlAdjustmentStore,
-    lookups: UsageLookups,
-    record_keepers: frozenset[str],
-    *,
-    blocking: Blocking,
-) -> LedgerService:
-    """Returns what audits the ledger, asking the record keepers where that is wanted."""
-    entries, days = SqlEntryStore(database.engine), SqlLedgerDayStore(database.engine)
-    reconciliation = LedgerReconciliation(
-        entries, days, adjustments, lookups, providers=record_keepers, blocking=blocking
-    )
-    return LedgerService(LedgerAudit(entries, days, adjustments, blocking=blocking), reconciliation)
 
 
 def _listers(config: Config, accounts: Mapping[str, Account]) -> Mapping[str, ModelLister]:
