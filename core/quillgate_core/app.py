@@ -1,4 +1,4 @@
-"""The composition root: from a Config to a running core and back. The only file that names concrete classes."""
+"""The composition root: from a Config to a running core and back. It names the concrete classes."""
 
 import asyncio
 import logging
@@ -36,8 +36,7 @@ from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.key_usage import KeyUsages
 from quillgate_core.keys import DEFAULT_SCOPES, Keys
 from quillgate_core.late_truth import LateTruth
-from quillgate_core.ledger_audit import Blocking, LedgerAudit
-from quillgate_core.ledger_reconciliation import LedgerReconciliation
+from quillgate_core.ledger_composition import ledger_service
 from quillgate_core.live_catalogue import LiveCatalogue
 from quillgate_core.metered import Metered
 from quillgate_core.metering import Metering
@@ -58,7 +57,6 @@ from quillgate_core.rpc.completion_service import CompletionService
 from quillgate_core.rpc.in_process import InProcessChannel, InProcessServer
 from quillgate_core.rpc.interceptor import CallInterceptor
 from quillgate_core.rpc.key_service import KeyService
-from quillgate_core.rpc.ledger_service import LedgerService
 from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
@@ -69,14 +67,12 @@ from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
-from quillgate_core.storage.entry_store import SqlEntryStore
 from quillgate_core.storage.event_store import SqlEventStore
 from quillgate_core.storage.journal import SUFFIX, Journal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
-from quillgate_core.storage.ledger_day_store import SqlLedgerDayStore
 from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
@@ -190,13 +186,8 @@ class Core:
             providers=keepers,
             blocking=self._blocking,
         )
-        self._ledger_service = _ledger_service(
-            database,
-            adjustments,
-            UsageLookups(self._accounts, self.provider_credentials),
-            keepers,
-            blocking=self._blocking,
-        )
+        lookups = UsageLookups(self._accounts, self.provider_credentials)
+        self._ledger_service = ledger_service(database, lookups, record_keepers=keepers, blocking=self._blocking)
         self._events: AllowanceEvents | None = None
         if config.webhook is not None:
             sender = Webhook(config.webhook, self._pool)
@@ -362,17 +353,3 @@ class Core:
     async def _leasing(self, call: Callable[[], Any]) -> Any:
         """Runs what keeps the lease, in a thread that nothing else can keep busy."""
         return await asyncio.get_running_loop().run_in_executor(self._lease_threads, call)
-
-
-def _ledger_service(
-    database: Database,
-    adjustments: SqlAdjustmentStore,
-    lookups: UsageLookups,
-    keepers: frozenset[str],
-    *,
-    blocking: Blocking,
-) -> LedgerService:
-    """Returns what audits the ledger, asking the record keepers where that is wanted."""
-    entries, days = SqlEntryStore(database.engine), SqlLedgerDayStore(database.engine)
-    reconciliation = LedgerReconciliation(entries, days, adjustments, lookups, providers=keepers, blocking=blocking)
-    return LedgerService(LedgerAudit(entries, days, adjustments, blocking=blocking), reconciliation)
