@@ -57,22 +57,26 @@ from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
+from quillgate_core.rpc.usage_views_service import UsageViewsService
 from quillgate_core.rpc.workspace_service import WorkspaceService
 from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
 from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
+from quillgate_core.storage.export_store import SqlExportStore
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
+from quillgate_core.storage.usage_store import SqlUsageStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
 from quillgate_core.upstream import Account, ModelLister
+from quillgate_core.usage_views import UsageViews
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -128,6 +132,9 @@ class Core:
             lease_store=SqlLeaseStore(database.engine),
             instance_id=f"core_{uuid.uuid4().hex}",
             idempotency=current_idempotency,
+        )
+        self._usage_views = UsageViews(
+            SqlUsageStore(database.engine), SqlExportStore(database.engine), SqlDailyStore(database.engine)
         )
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
@@ -258,7 +265,8 @@ class Core:
         )
         response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
-        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(MeteringService(self.metering), server)
+        metering = MeteringService(self.metering, UsageViewsService(self._usage_views, self._blocking))
+        metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def _listen(self, server: grpc.aio.Server) -> str:

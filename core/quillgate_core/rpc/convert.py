@@ -16,14 +16,14 @@ from quillgate_core.workspaces import Workspace
 
 _MAX_DURATION_S: Final = 315_576_000_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_SOURCES: Final = {
+SOURCES: Final = {
     "": metering_service_pb2.USAGE_SOURCE_UNSPECIFIED,
     "provider": metering_service_pb2.USAGE_SOURCE_PROVIDER,
     "estimate": metering_service_pb2.USAGE_SOURCE_ESTIMATE,
     "caller": metering_service_pb2.USAGE_SOURCE_CALLER,
     "hold": metering_service_pb2.USAGE_SOURCE_HOLD,
 }
-_STATES: Final = {
+STATES: Final = {
     "open": metering_service_pb2.RESERVATION_STATE_OPEN,
     "settled": metering_service_pb2.RESERVATION_STATE_SETTLED,
     "released": metering_service_pb2.RESERVATION_STATE_RELEASED,
@@ -90,7 +90,7 @@ def from_reservation(reservation: Reservation) -> metering_service_pb2.Reservati
         workspace_id=reservation.workspace_id,
         day=reservation.day.isoformat(),
         held_messages=reservation.held_messages,
-        state=_STATES[reservation.state],
+        state=STATES[reservation.state],
         remaining_messages=reservation.remaining_messages,
         daily_message_allowance=reservation.allowance_messages,
     )
@@ -104,7 +104,7 @@ def from_receipt(receipt: Receipt) -> metering_service_pb2.Receipt:
         day=receipt.day.isoformat(),
         counted_messages=receipt.counted_messages,
         usage=from_usage(receipt.usage),
-        usage_source=_SOURCES[receipt.usage_source],
+        usage_source=SOURCES[receipt.usage_source],
         remaining_messages=receipt.remaining_messages,
         pending=receipt.is_pending,
         daily_message_allowance=receipt.allowance_messages,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore, FakeStepWriter
 from fakes.sync_rpc import FakeCaller, SyncRpc
+from fakes.usage_stores import make_views_service
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,9 @@ class _Reads:
             lease_store=FakeLeaseStore(),
             instance_id="core_1",
         )
-        self.servicer = MeteringService(metering, FakeCaller(_principal(*(scopes or (USAGE_READ,)))))
+        self.servicer = MeteringService(
+            metering, make_views_service(), FakeCaller(_principal(*(scopes or (USAGE_READ,))))
+        )
         self.call = SyncRpc(SERVICE, self.servicer)
 
     def asked_for(self, **fields: str) -> tuple[str, date | None, date | None]:

@@ -13,6 +13,7 @@ from core.rpc.refusal import Refusal, refusal_of
 from fakes.books import Books
 from fakes.rpc_site import open_channel
 from fakes.site import Site
+from fakes.usage_stores import make_views_service
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import Engine
 
@@ -100,7 +101,7 @@ async def desk(site: Site, engine: Engine, database_url: str) -> AsyncIterator[D
     writer.start()
     with ThreadPoolExecutor(4) as threads:
         interceptor = CallInterceptor(site.keys, threads, completions=capacity, admin=capacity)
-        servicer = MeteringService(metering)
+        servicer = MeteringService(metering, make_views_service())
         workspace_id = site.workspace("tenant").workspace_id
         secret = site.key(workspace_id, INFERENCE, USAGE_READ)[1]
         async with open_channel(

@@ -199,6 +199,7 @@ def _create_ledger() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
         postgresql_partition_by="RANGE (day)",
     )
+    op.create_index("ix_ledger_reserve_time", "ledger", ["reserve_time"])
     op.create_index("ix_ledger_open", "ledger", ["owner"], postgresql_where=sa.text("state = 'open'"))
     op.create_index(
         "ix_ledger_unsure",
