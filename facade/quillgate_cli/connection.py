@@ -27,7 +27,11 @@ from quillgate_cli.key_source import read_key
 
 DEADLINE_S = 10.0
 DEFAULT_ADDRESS = "127.0.0.1:8788"
-_CHANNEL_OPTIONS: list[tuple[str, int]] = [("grpc.max_receive_message_length", 40 * 1024 * 1024)]
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", 40 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
 _OPTIONS = (
     click.option(
         "--address",
@@ -87,6 +91,21 @@ class Core:
             return method(request, timeout=deadline_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
+
+    def stream(
+        self, method: "grpc.UnaryStreamMultiCallable[RequestT, ResponseT]", request: RequestT
+    ) -> Iterator[ResponseT]:
+        """Yields the messages of a stream, which may take as long as it does; raises Failure as `call` does.
+
+        There is no deadline: a core that has gone is noticed by gRPC's keepalive.
+        """
+        call = method(request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=0) from None
+        finally:
+            call.cancel()
 
 
 def with_core(command: Callable[..., None]) -> Callable[..., None]:
