@@ -114,6 +114,17 @@ $$
 def _create_ledger() -> None:
     op.create_table(
         "ledger",
+        *_request_columns(),
+        *_charge_columns(),
+        sa.CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name=op.f("ck_ledger_state_known")),
+        sa.CheckConstraint("octet_length(request_hash) = 32", name=op.f("ck_ledger_request_hash_length")),
+        sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
+        postgresql_partition_by="RANGE (day)",
+    )
+
+
+def _request_columns() -> list[sa.Column[Any]]:
+    return [
         sa.Column(
             "workspace_id", sa.Text(), nullable=False, comment="its daily_message_count row refers to workspaces"
         ),
@@ -147,6 +158,11 @@ def _create_ledger() -> None:
             comment="provider that was asked; empty: not known",
         ),
         sa.Column("held_messages", sa.BigInteger(), nullable=False),
+    ]
+
+
+def _charge_columns() -> list[sa.Column[Any]]:
+    return [
         sa.Column("counted_messages", sa.BigInteger(), **_ZERO),
         sa.Column("prompt_tokens", sa.BigInteger(), **_ZERO),
         sa.Column("cached_tokens", sa.BigInteger(), **_ZERO),
@@ -195,11 +211,7 @@ def _create_ledger() -> None:
             comment="those of counted_messages that were beyond the workspace's allowance",
             **_ZERO,
         ),
-        sa.CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name=op.f("ck_ledger_state_known")),
-        sa.CheckConstraint("octet_length(request_hash) = 32", name=op.f("ck_ledger_request_hash_length")),
-        sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
-        postgresql_partition_by="RANGE (day)",
-    )
+    ]
 
 
 def _index_ledger() -> None:
