@@ -1,9 +1,13 @@
 """Bills as people get them: what was used by whom, and every ledger row once, over gRPC, while requests come in."""
 
 import asyncio
+import csv
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -101,6 +105,21 @@ async def test_what_was_used_is_broken_down(running_service: RunningService) -> 
     ]
     assert {(row.key_id, row.key_name) for row in response.rows} == {(tenant.key_id, "developer")}
     assert {row.day for row in response.rows} <= {datetime.now(UTC).date().isoformat(), response.rows[0].day}
+
+
+async def test_the_command_writes_the_bill(running_service: RunningService, days: LedgerDays, tmp_path: Path) -> None:
+    """`quillgate usage export` writes every row of every workspace to a file, and later only what has come since."""
+    key = {"QUILLGATE_KEY": running_service.admin_key, "QUILLGATE_CORE_ADDRESS": running_service.grpc_address}
+    path = tmp_path / "bill.csv"
+    made: list[str] = []
+    for arguments in ([], ["--resume"]):
+        made += [*days.add_rows(OLD_DAYS[-1], 2_500), *days.add_rows(OLD_DAYS[-1], 1, workspace_id="other")]
+        command = [sys.executable, "-m", "quillgate_cli", "usage", "export", "--all-workspaces", "--output", str(path)]
+        process = await asyncio.create_subprocess_exec(*command, *arguments, env={**os.environ, **key})
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+        with path.open(newline="") as file:
+            assert [row["request_id"] for row in csv.DictReader(file)] == made
 
 
 async def test_a_bad_cursor_is_refused_over_grpc(running_service: RunningService) -> None:
