@@ -30,9 +30,10 @@ proto: .venv-proto/stamp  ## Generate the stubs from the contract.
 snapshot: .venv-snapshot/stamp  ## Build the bundled models from the libraries that core/snapshot.lock pins.
 	.venv-snapshot/bin/python core/build_snapshot.py
 
-bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, the whole service, and what clients notice of ailing upstreams.
+bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, its export, the whole service, and what clients notice of ailing upstreams.
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/ledger.py
+	$(BIN)/python bench/export.py
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/upstreams.py
 

@@ -61,6 +61,7 @@ from quillgate_core.rpc.metering_service import MeteringService
 from quillgate_core.rpc.model_service import ModelService
 from quillgate_core.rpc.provider_credential_service import ProviderCredentialService
 from quillgate_core.rpc.response_service import ResponseService
+from quillgate_core.rpc.usage_views_service import UsageViewsService
 from quillgate_core.rpc.workspace_service import WorkspaceService
 from quillgate_core.running import Cutting, Running
 from quillgate_core.storage.adjustment_store import SqlAdjustmentStore
@@ -68,6 +69,7 @@ from quillgate_core.storage.catalogue_store import PostgresCatalogueStore
 from quillgate_core.storage.daily_store import SqlDailyStore
 from quillgate_core.storage.database import Database
 from quillgate_core.storage.event_store import SqlEventStore
+from quillgate_core.storage.export_store import SqlExportStore
 from quillgate_core.storage.journal import SUFFIX, Journal
 from quillgate_core.storage.key_store import PostgresKeyStore
 from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
@@ -77,12 +79,14 @@ from quillgate_core.storage.predecessors import Predecessors
 from quillgate_core.storage.provider_credential_store import PostgresProviderCredentialStore
 from quillgate_core.storage.response_store import PostgresResponseStore
 from quillgate_core.storage.standing_store import SqlStandingStore
+from quillgate_core.storage.usage_store import SqlUsageStore
 from quillgate_core.storage.workspace_store import PostgresWorkspaceStore
 from quillgate_core.storage.writer import GroupedWriter
 from quillgate_core.stored_responses import StoredResponses
 from quillgate_core.text_completions import TextCompletions
 from quillgate_core.transcriptions import Transcriptions
 from quillgate_core.usage_lookups import UsageLookups
+from quillgate_core.usage_views import UsageViews
 from quillgate_core.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -142,6 +146,7 @@ class Core:
         adjustments = SqlAdjustmentStore(database.engine)
         daily_store = SqlDailyStore(database.engine)
         self._begin_metering(database, daily_store, adjustments)
+        self._usage_views = UsageViews(SqlUsageStore(database.engine), SqlExportStore(database.engine), daily_store)
         self.keys = Keys(PostgresKeyStore(database.engine), pepper=database.pepper)
         self._key_usages = KeyUsages(self.keys, daily_store, SqlKeyUsageStore(database.engine))
         self.workspaces = Workspaces(PostgresWorkspaceStore(database.engine))
@@ -324,8 +329,9 @@ class Core:
         )
         response_service_pb2_grpc.add_ResponseServiceServicer_to_server(ResponseService(self.stored_responses), server)
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(self.workspaces), server)
+        views = UsageViewsService(self._usage_views, self._blocking)
         metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(
-            MeteringService(self.metering, self._key_usages), server
+            MeteringService(self.metering, self._key_usages, views), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 

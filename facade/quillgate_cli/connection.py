@@ -28,7 +28,11 @@ from quillgate_cli.key_source import read_key
 
 DEADLINE_S = 10.0
 DEFAULT_ADDRESS = "127.0.0.1:8788"
-_CHANNEL_OPTIONS: list[tuple[str, int]] = [("grpc.max_receive_message_length", 40 * 1024 * 1024)]
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", 40 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
 _OPTIONS = (
     click.option(
         "--address",
@@ -91,14 +95,21 @@ class Core:
             raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
 
     def stream(
-        self, method: "grpc.UnaryStreamMultiCallable[RequestT, ResponseT]", request: RequestT, *, deadline_s: float
+        self,
+        method: "grpc.UnaryStreamMultiCallable[RequestT, ResponseT]",
+        request: RequestT,
+        *,
+        deadline_s: float | None = None,
     ) -> Iterator[ResponseT]:
-        """Yields what a method streams, as it comes; ends the call when it is closed, and raises as `call` does."""
+        """Yields what a method streams, as it comes; ends the call when it is closed, and raises as `call` does.
+
+        Without a deadline it may take as long as it does: a core that has gone is noticed by gRPC's keepalive.
+        """
         call = method(request, timeout=deadline_s, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s) from None
+            raise call_failure(error, address=self._address, tls=self._tls, deadline_s=deadline_s or 0) from None
         finally:
             call.cancel()
 

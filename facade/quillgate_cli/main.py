@@ -29,6 +29,7 @@ from click.exceptions import Exit, NoArgsIsHelpError
 from quillgate_cli import credentials, keys, ledger, models, output, usage, workspaces
 from quillgate_cli.client_config import client_config
 from quillgate_cli.completion import PROGRAM, complete, completion
+from quillgate_cli.count import count
 from quillgate_cli.failure import ExitCode, Failure
 
 _SERVE_MODULE = "quillgate_cli.serve"
@@ -64,8 +65,8 @@ app = WithServe(
         workspaces.app,
         keys.app,
         credentials.app,
-        usage.usage,
-        usage.quote,
+        usage.app,
+        count,
         ledger.app,
         models.app,
         client_config,

@@ -11,20 +11,11 @@ from quillgate.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, M
 from quillgate_cli import model_route, model_switches, model_sync, output
 from quillgate_cli.argument import json_option
 from quillgate_cli.connection import Core, with_core
+from quillgate_cli.default_command import DefaultCommand
 from quillgate_cli.prices import UNKNOWN, per_million, price_lines
 from quillgate_cli.table import Column
 
-
-class ListByDefault(click.Group):
-    """Makes `quillgate models --json` mean `quillgate models list --json`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts the command in where none is named; completion sees the arguments as they are."""
-        named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["list", *args])
-
-
-app = ListByDefault(
+app = DefaultCommand(
     "models",
     help="The models: those that your key may use, and what is served at all. Lists when no command is given.",
     short_help="The models that your key may use, and what is served at all.",

@@ -44,12 +44,12 @@ def moment(message: Message, field: str, *, absent: str = "never") -> str:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Prints rows of plain text under their titles."""
-    _print(table_text(columns, [[clean(cell) for cell in row] for row in rows], room=_room()))
+    _print(table_text(columns, [[clean(cell) for cell in row] for row in rows], room=room()))
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
     """Prints one thing: a line per field, names to the left."""
-    _print(fields_text([(name, clean(value)) for name, value in fields.items()], room=_room()))
+    _print(fields_text([(name, clean(value)) for name, value in fields.items()], room=room()))
 
 
 def print_line(text: str = "") -> None:
@@ -71,6 +71,26 @@ def json_value(message: Message) -> dict[str, Any]:
     """
     fields = (field for field in message.DESCRIPTOR.fields if field.name != "next_page_token")
     return {field.name: _field_value(message, field) for field in fields}
+
+
+def json_line(value: Any) -> str:
+    """Returns one JSON document in ASCII as one line."""
+    return _NOT_PLAIN.sub(_json_escape, msgspec.json.encode(value).decode()) + "\n"
+
+
+def room() -> int | None:
+    """Returns the width of the terminal; None off a terminal, where lines are never broken."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if terminal else None
+
+
+def can_show(letters: str) -> bool:
+    """Tells whether standard output can encode these letters as they are."""
+    try:
+        letters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeError:
+        return False
+    return True
 
 
 def write(text: str) -> None:
@@ -97,12 +117,6 @@ def discard_stdout() -> None:
 
 def _print(text: str) -> None:
     write("".join(f"{line.rstrip(' ')}\n" for line in text.split("\n")))
-
-
-def _room() -> int | None:
-    """Returns the width of the terminal; None off a terminal, where lines are never broken."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return shutil.get_terminal_size().columns if terminal else None
 
 
 def _field_value(message: Message, field: Any) -> Any:

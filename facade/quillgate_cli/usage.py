@@ -1,7 +1,6 @@
-"""`quillgate usage` and `quillgate quote`: MeteringService for people. Must not compute: core counts."""
+"""`quillgate usage`: MeteringService for people. Must not compute: core counts."""
 
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, date, datetime, timedelta
 
 import click
 
@@ -9,71 +8,66 @@ from quillgate.v1.metering_service_pb2 import (
     DailyMessageCount,
     ListDailyMessageCountRequest,
     ListDailyMessageCountResponse,
-    QuoteMessagesRequest,
-    TokenUsage,
 )
 from quillgate_cli import output
-from quillgate_cli.argument import AMOUNT, json_option, workspace_option
+from quillgate_cli.argument import json_option, workspace_option
 from quillgate_cli.connection import Core, with_core
+from quillgate_cli.days import day_text, from_option, to_option
+from quillgate_cli.default_command import DefaultCommand
+from quillgate_cli.money import dollars
 from quillgate_cli.table import Column
+from quillgate_cli.usage_chart import Bar, chart_text
+from quillgate_cli.usage_export import export
+from quillgate_cli.usage_top import top
 
-_DAY = click.DateTime(["%Y-%m-%d"])
 _TITLES = ("MESSAGES", "HELD", "INPUT", "CACHED", "OUTPUT", "REQUESTS", "OWN KEYS", "USD")
-_PICODOLLARS = 10**12
+_DEFAULT_DAYS = 30
 
 
-@click.command(short_help="Show what a workspace used and has left.")
+class _DaysByDefault(DefaultCommand):
+    default = "days"
+
+
+app = _DaysByDefault(
+    "usage",
+    commands=[top, export],
+    help="What workspaces used: day by day, by whom, and request by request. Shows days when no command is given.",
+    short_help="Show what a workspace used and has left.",
+)
+
+
+@app.command()
 @workspace_option
-@click.option("--from", "first", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: 30 days before --to.")
-@click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")
+@from_option
+@to_option
+@click.option("--chart", is_flag=True, help="Draw the days as bars, with the allowance as a line.")
 @json_option
 @with_core
-def usage(core: Core, *, workspace: str | None, first: datetime | None, last: datetime | None, as_json: bool) -> None:
+def days(
+    core: Core, *, workspace: str | None, first: datetime | None, last: datetime | None, chart: bool, as_json: bool
+) -> None:
     """Show what a workspace used, day by day, and what is left today.
 
     OWN KEYS are messages served with the workspace's own provider keys, in no other column. USD is what providers
     charge the gateway for the others, at list prices; a + says that the price of some is not known.
     """
-    request = ListDailyMessageCountRequest(workspace_id=workspace or "", start_day=_day(first), end_day=_day(last))
+    request = ListDailyMessageCountRequest(
+        workspace_id=workspace or "", start_day=day_text(first), end_day=day_text(last)
+    )
     response = core.call(core.metering.ListDailyMessageCount, request)
     if as_json:
         output.print_json(output.json_value(response))
         return
-    if response.days:
+    if chart:
+        output.write(_chart(response, first, last))
+    elif response.days:
         columns = [Column("DAY", whole=True), *(Column(title, number=True) for title in _TITLES)]
         output.print_table(columns, map(_row, response.days))
-        output.print_line()
     else:
         output.print_line("No usage in these days.")
+    if chart or response.days:
+        output.print_line()
     output.print_line(_summary(response))
-
-
-@click.command()
-@click.option("--prompt", type=AMOUNT, required=True, help="Tokens of the prompt, cached ones included.")
-@click.option("--completion", type=AMOUNT, default=0, show_default=True, help="Tokens of the answer.")
-@click.option("--cached", type=AMOUNT, default=0, show_default=True, help="Those of the prompt read from a cache.")
-@json_option
-@with_core
-def quote(core: Core, *, prompt: int, completion: int, cached: int, as_json: bool) -> None:
-    """Show how many messages a request with this usage would count."""
-    tokens = TokenUsage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
-    response = core.call(core.metering.QuoteMessages, QuoteMessagesRequest(usage=tokens))
-    if as_json:
-        output.print_json(output.json_value(response))
-        return
-    discount = f"{output.count(prompt)} less {output.count(response.cached_discount)} for cached tokens"
-    output.print_fields(
-        {
-            "Messages": output.count(response.counted_messages),
-            "Input tokens": f"{output.count(response.effective_input)} ({discount})",
-            "Output tokens": output.count(completion),
-            "One message": f"{output.count(response.tokens_per_message)} tokens, rounded up",
-        }
-    )
-
-
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else moment.date().isoformat()
 
 
 def _row(day: DailyMessageCount) -> list[str]:
@@ -83,12 +77,31 @@ def _row(day: DailyMessageCount) -> list[str]:
 
 
 def _cost(day: DailyMessageCount) -> str:
-    """What providers charge the gateway, at list prices; `+` where more was used whose price is not known."""
-    requests = day.request_count + day.byok_request_count
-    if requests and day.unpriced_request_count >= requests:
-        return "unknown"
-    dollars = Decimal(day.cost_picodollars) / _PICODOLLARS
-    return f"{dollars:,.4f}" + ("+" if day.unpriced_request_count else "")
+    return dollars(
+        day.cost_picodollars,
+        requests=day.request_count + day.byok_request_count,
+        unpriced_requests=day.unpriced_request_count,
+    )
+
+
+def _chart(response: ListDailyMessageCountResponse, first: datetime | None, last: datetime | None) -> str:
+    """Draws every day of the range, oldest first, also those without usage."""
+    end = last.date() if last is not None else _today(response)
+    start = first.date() if first is not None else end - timedelta(_DEFAULT_DAYS)
+    used = {day.day: day for day in response.days}
+    none = DailyMessageCount()
+    bars = []
+    for number in range((end - start).days + 1):
+        name = (start + timedelta(number)).isoformat()
+        day = used.get(name, none)
+        bars.append(Bar(name, day.message_count, day.byok_message_count))
+    allowance = response.daily_message_allowance if response.HasField("daily_message_allowance") else None
+    return chart_text(bars, allowance, width=output.room() or 80, plain=not output.can_show("█▏┊"))
+
+
+def _today(response: ListDailyMessageCountResponse) -> date:
+    """Returns the server's today: the day before the allowance resets."""
+    return (datetime.fromtimestamp(response.reset_time.seconds, UTC) - timedelta(days=1)).date()
 
 
 def _summary(response: ListDailyMessageCountResponse) -> str:

@@ -30,10 +30,11 @@ class Archive:
         core.ledger.days = [pb.LedgerDay(day=day) for day in ("2026-11-16", "2026-11-17", "2026-11-18")]
         entry = metering.LedgerEntry(workspace_id="ws_1", request_id='r"1', state=metering.RESERVATION_STATE_SETTLED)
         entry.adjustments.add(source="void", note="ours, sorry")
-        core.exports = [
+        messages = [
             metering.ExportLedgerResponse(entries=[entry, metering.LedgerEntry(request_id="r2")], cursor="a"),
             metering.ExportLedgerResponse(entries=[metering.LedgerEntry(request_id="r3", cost_picodollars=7)]),
         ]
+        core.exports = [[*messages] for _ in range(6)]
 
     def __call__(self, *arguments: str, before: str = "2026-11-18") -> Outcome:
         return self.cli("ledger", "archive", "--before", before, "--to", str(self.directory), *arguments)

@@ -66,6 +66,17 @@ def test_names_in_an_ascii_locale(cli_process: CliProcess, core: FakeAdminCore) 
     assert "Zo\\xeb \\u674e" in outcome.out
 
 
+def test_a_chart_in_an_ascii_locale(cli_process: CliProcess, core: FakeAdminCore) -> None:
+    """A terminal without block characters gets bars of plain ASCII."""
+    core.days.days.add(day="2026-11-23", message_count=7)
+    core.days.reset_time.seconds = 1_795_478_400
+    cli_process.environment.update(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    outcome = cli_process("usage", "--chart")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "###" in outcome.out
+    assert outcome.out.isascii()
+
+
 def test_the_secret_is_in_no_command_line(cli_process: CliProcess, core: FakeAdminCore) -> None:
     """While a command runs, its arguments show neither the caller's key nor a new one."""
     core.released.clear()
@@ -94,7 +105,7 @@ def test_help_lists_every_command(cli: Cli) -> None:
     for arguments, code in ((["--help"], 0), ([], 2)):
         outcome = cli(*arguments)
         assert outcome.code == code
-        for command in ("workspaces", "keys", "usage", "quote", "models", "completion", "serve"):
+        for command in ("workspaces", "keys", "usage", "count", "models", "completion", "serve"):
             assert command in outcome.out
 
 
@@ -102,6 +113,7 @@ COMPLETIONS = [
     ("quillgate ke", ["keys"]),
     ("quillgate keys ro", ["rotate"]),
     ("quillgate models s", ["show", "sync"]),
+    ("quillgate usage ", ["days", "export", "top"]),
     ("quillgate completion ", ["bash", "zsh", "fish"]),
     ("quillgate serve ", ["core", "facade"]),
     ("quillgate keys list --address x --inc", ["--include-revoked"]),

@@ -1,4 +1,6 @@
-"""`quillgate usage` and `quillgate quote`."""
+"""`quillgate usage`: days, as a table and as a chart."""
+
+from datetime import date, timedelta
 
 import pytest
 from fakes.fake_admin_core import OWN_WORKSPACE, FakeAdminCore
@@ -91,19 +93,29 @@ def test_a_day_that_is_none_is_refused(cli: Cli, core: FakeAdminCore, day: str) 
     assert "--from" in outcome.err
 
 
-def test_quote_explains_the_count(cli: Cli) -> None:
-    """A quote shows the messages, and in JSON every step of the formula."""
-    arguments = ["quote", "--prompt", "40001", "--cached", "11", "--completion", "5"]
-    assert cli(*arguments, "--json").json == {
-        "cached_discount": 5,
-        "effective_input": 39_996,
-        "counted_messages": 3,
-        "tokens_per_message": 16_000,
-    }
-    assert cli(*arguments).out.splitlines()[0].split() == ["Messages", "3"]
+def test_days_is_what_usage_does_by_default(cli: Cli, core: FakeAdminCore) -> None:
+    """`usage` without a command shows days, with all their options; a command that does not exist is wrong usage."""
+    fill(core)
+    assert cli("usage", "days", "--workspace", "ws_7").out == cli("usage", "--workspace", "ws_7").out
+    assert core.requests[0] == core.requests[1]
+    assert cli("usage", "nonsense").code == 2
+    assert {"days", "top", "export"} <= set(cli("usage", "--help").out.split())
 
 
-def test_quote_refuses_negative_tokens(cli: Cli, core: FakeAdminCore) -> None:
-    """A negative count is wrong usage."""
-    assert cli("quote", "--prompt", "-1").code == 2
-    assert core.requests == []
+def test_a_chart_has_every_day(cli: Cli, core: FakeAdminCore) -> None:
+    """The last 30 days are drawn oldest first, those without usage too, and what is left is said below."""
+    fill(core)
+    lines = cli("usage", "--chart").out.splitlines()
+    assert [line[:10] for line in lines[:31]] == [
+        (date(2026, 10, 24) + timedelta(number)).isoformat() for number in range(31)
+    ]
+    assert [line.split()[-1] for line in lines[28:31]] == ["0", "1,234", "1"]
+    assert "█" in lines[29]
+    assert (lines[31], lines[32][:10]) == ("", "Allowance:")
+
+
+def test_a_chart_of_some_days(cli: Cli, core: FakeAdminCore) -> None:
+    """`--from` and `--to` choose the days."""
+    fill(core)
+    lines = cli("usage", "--chart", "--from", "2026-11-22", "--to", "2026-11-22").out.splitlines()
+    assert [line[:10] for line in lines if line.startswith("20")] == ["2026-11-22"]

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,8 @@ class FakeAdminCore:
         self.keys: dict[str, key_service_pb2.Key] = {}
         self.workspaces: dict[str, workspace_service_pb2.Workspace] = {}
         self.days = metering_service_pb2.ListDailyMessageCountResponse()
-        self.exports: list[metering_service_pb2.ExportLedgerResponse] = []
+        self.breakdown = metering_service_pb2.ListUsageBreakdownResponse()
+        self.exports: list[list[metering_service_pb2.ExportLedgerResponse | FakeError]] = []
         self.ledger = FakeLedger(self)
         self.models: list[model_service_pb2.Model] = []
         self.route = model_service_pb2.ExplainModelResponse()
@@ -249,7 +251,7 @@ class FakeWorkspaces(workspace_service_pb2_grpc.WorkspaceServiceServicer):
 
 
 class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
-    """The two calls of MeteringService that an operator makes."""
+    """The calls of MeteringService that an operator makes; each export answers the next of `exports`."""
 
     def __init__(self, core: FakeAdminCore) -> None:
         self._core = core
@@ -260,6 +262,24 @@ class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
         self._core.begin(request, context)
         return self._core.days
 
+    def ListUsageBreakdown(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> metering_service_pb2.ListUsageBreakdownResponse:
+        self._core.begin(request, context)
+        return self._core.breakdown
+
+    def ExportLedger(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> Iterator[metering_service_pb2.ExportLedgerResponse]:
+        self._core.begin(request, context)
+        for answer in self._core.exports.pop(0):
+            if isinstance(answer, FakeError):
+                answer.abort(context)
+            else:
+                yield answer
+        if self._core.ledger.export_broken:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
     def QuoteMessages(self, request: Any, context: Any) -> metering_service_pb2.QuoteMessagesResponse:  # noqa: N802
         self._core.begin(request, context)
         discount = request.usage.cached_tokens // 2
@@ -268,12 +288,6 @@ class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
         return metering_service_pb2.QuoteMessagesResponse(
             cached_discount=discount, effective_input=effective, counted_messages=counted, tokens_per_message=16_000
         )
-
-    def ExportLedger(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self._core.begin(request, context)
-        yield from self._core.exports
-        if self._core.ledger.export_broken:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
 
 class FakeModels(model_service_pb2_grpc.ModelServiceServicer):

@@ -5,6 +5,8 @@ usage of their own choice.
 """
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ from quillgate_core.rpc.convert import (
     to_timestamp,
     to_usage,
 )
+from quillgate_core.rpc.usage_views_service import UsageViewsService
 
 ENDPOINT: Final = "metering"
 MAX_DAYS: Final = 3_660
@@ -36,9 +39,12 @@ _MODEL = re.compile(r"[!-~]{0,200}")
 class MeteringService(MeteringServiceServicer):
     """Serves the metering RPCs."""
 
-    def __init__(self, metering: Metering, key_usages: KeyUsages, call: CurrentCall = current_call) -> None:
+    def __init__(
+        self, metering: Metering, key_usages: KeyUsages, views: UsageViewsService, call: CurrentCall = current_call
+    ) -> None:
         self._metering = metering
         self._key_usages = key_usages
+        self._views = views
         self._call = call
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: N802
@@ -130,6 +136,20 @@ class MeteringService(MeteringServiceServicer):
     def GetKeyUsage(self, request: pb.GetKeyUsageRequest, context: Any) -> pb.GetKeyUsageResponse:  # noqa: N802
         """Returns what a key may use and has used; blocking, run in the interceptor's threads."""
         return from_key_usage(self._key_usages.get(self._call().principal, request.key_id))
+
+    async def ListUsageBreakdown(  # noqa: N802
+        self, request: pb.ListUsageBreakdownRequest, context: Any
+    ) -> pb.ListUsageBreakdownResponse:
+        """Lists groups of requests."""
+        return await self._views.breakdown(self._call().principal, request)
+
+    async def ExportLedger(  # noqa: N802
+        self, request: pb.ExportLedgerRequest, context: Any
+    ) -> AsyncIterator[pb.ExportLedgerResponse]:
+        """Streams ledger rows."""
+        async with aclosing(self._views.export(self._call().principal, request)) as responses:  # type: ignore[type-var]
+            async for response in responses:
+                yield response
 
     def QuoteMessages(  # noqa: N802
         self, request: pb.QuoteMessagesRequest, context: Any

@@ -242,6 +242,7 @@ ledger = Table(
         comment="those of counted_messages that were beyond the workspace's allowance",
     ),
     CheckConstraint("state IN ('open', 'settled', 'released', 'recovered')", name="state_known"),
+    Index("ix_ledger_reserve_time", "reserve_time"),
     Index("ix_ledger_open", "owner", postgresql_where=text("state = 'open'")),
     CheckConstraint("octet_length(request_hash) = 32", name="request_hash_length"),
     Index(

@@ -9,6 +9,7 @@ from fakes.fake_key_usage_store import NOW, FakeKeyUsageStore
 from fakes.key_ring import FakeKeyRing
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore, FakeStepWriter
 from fakes.sync_rpc import FakeCaller, SyncRpc
+from fakes.usage_stores import make_views_service
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +53,7 @@ class _Reads:
         self.key_usage = FakeKeyUsageStore()
         key_usages = KeyUsages((ring or FakeKeyRing()).keys, self.store, self.key_usage)
         caller = FakeCaller(principal or _principal(*(scopes or (USAGE_READ,))))
-        self.servicer = MeteringService(metering, key_usages, caller)
+        self.servicer = MeteringService(metering, key_usages, make_views_service(), caller)
         self.call = SyncRpc(SERVICE, self.servicer)
 
     def asked_for(self, **fields: str) -> tuple[str, date | None, date | None]:

@@ -13,6 +13,7 @@ from core.rpc.refusal import Refusal, refusal_of
 from fakes.books import Books
 from fakes.rpc_site import open_channel
 from fakes.site import Site
+from fakes.usage_stores import make_views_service
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import Engine
 
@@ -103,7 +104,7 @@ async def desk(site: Site, engine: Engine, database_url: str) -> AsyncIterator[D
     with ThreadPoolExecutor(4) as threads:
         interceptor = CallInterceptor(site.keys, threads, completions=capacity, admin=capacity)
         key_usages = KeyUsages(site.keys, SqlDailyStore(engine), SqlKeyUsageStore(engine))
-        servicer = MeteringService(metering, key_usages)
+        servicer = MeteringService(metering, key_usages, make_views_service())
         workspace_id = site.workspace("tenant").workspace_id
         secret = site.key(workspace_id, INFERENCE, USAGE_READ)[1]
         async with open_channel(

@@ -1047,7 +1047,9 @@ class ExportLedgerRequest(google.protobuf.message.Message):
     end_day: builtins.str
     """Last day, YYYY-MM-DD. Default: today, UTC."""
     cursor: builtins.str
-    """`cursor` of the last message that arrived, to go on behind it. Default: from the beginning."""
+    """`cursor` of the last message that arrived, to go on behind it: also later, for the rows that have come since.
+    Default: from the beginning.
+    """
     all_workspaces: builtins.bool
     """Whether to export all workspaces; needs `platform.admin`, and no workspace_id."""
     def __init__(
@@ -1075,7 +1077,7 @@ class ExportLedgerResponse(google.protobuf.message.Message):
     """Where to go on behind these rows."""
     @property
     def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LedgerEntry]:
-        """The rows, never none."""
+        """The rows, never none; at most 1 MiB as a rule."""
 
     def __init__(
         self,

@@ -131,8 +131,9 @@ class MeteringServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExportLedger(self, request, context):
-        """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
-        the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+        """ExportLedger streams ledger rows by day and time of reservation. A broken stream is resumed from the `cursor` of the
+        last message that arrived, without a row twice or missing. Rows that are reserved meanwhile may be left out, and an
+        open row is not sent again when it ends: a day is whole once it is over and its requests have ended.
         Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

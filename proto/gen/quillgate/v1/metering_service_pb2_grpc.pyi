@@ -83,8 +83,9 @@ class MeteringServiceStub:
         quillgate.v1.metering_service_pb2.ExportLedgerRequest,
         quillgate.v1.metering_service_pb2.ExportLedgerResponse,
     ]
-    """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
-    the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+    """ExportLedger streams ledger rows by day and time of reservation. A broken stream is resumed from the `cursor` of the
+    last message that arrived, without a row twice or missing. Rows that are reserved meanwhile may be left out, and an
+    open row is not sent again when it ends: a day is whole once it is over and its requests have ended.
     Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
     """
 
@@ -167,8 +168,9 @@ class MeteringServiceAsyncStub:
         quillgate.v1.metering_service_pb2.ExportLedgerRequest,
         quillgate.v1.metering_service_pb2.ExportLedgerResponse,
     ]
-    """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
-    the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+    """ExportLedger streams ledger rows by day and time of reservation. A broken stream is resumed from the `cursor` of the
+    last message that arrived, without a row twice or missing. Rows that are reserved meanwhile may be left out, and an
+    open row is not sent again when it ends: a day is whole once it is over and its requests have ended.
     Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
     """
 
@@ -265,8 +267,9 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
         request: quillgate.v1.metering_service_pb2.ExportLedgerRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[quillgate.v1.metering_service_pb2.ExportLedgerResponse], collections.abc.AsyncIterator[quillgate.v1.metering_service_pb2.ExportLedgerResponse]]:
-        """ExportLedger streams ledger rows, by day, workspace and request id. A broken stream is resumed from the `cursor` of
-        the last message that arrived, without a row twice or missing; rows of today may still end, and new ones come.
+        """ExportLedger streams ledger rows by day and time of reservation. A broken stream is resumed from the `cursor` of the
+        last message that arrived, without a row twice or missing. Rows that are reserved meanwhile may be left out, and an
+        open row is not sent again when it ends: a day is whole once it is over and its requests have ended.
         Errors: INVALID_REQUEST, SCOPE_MISSING, WORKSPACE_NOT_FOUND, OVERLOADED.
         """
 

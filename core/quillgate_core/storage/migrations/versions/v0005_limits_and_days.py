@@ -86,6 +86,7 @@ def _partition_ledger() -> None:
     for name in ("ix_ledger_open", "ix_ledger_day", "ix_ledger_unsure", "ix_ledger_idempotency_key"):
         op.drop_index(name, "ledger_before")
     _create_ledger()
+    _index_ledger()
     op.execute(_MOVE)
     op.drop_table("ledger_before")
 
@@ -121,6 +122,10 @@ def _create_ledger() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "request_id", "day", name=op.f("pk_ledger")),
         postgresql_partition_by="RANGE (day)",
     )
+
+
+def _index_ledger() -> None:
+    op.create_index("ix_ledger_reserve_time", "ledger", ["reserve_time"])
     op.create_index("ix_ledger_open", "ledger", ["owner"], postgresql_where=sa.text("state = 'open'"))
     op.create_index(
         "ix_ledger_unsure",
