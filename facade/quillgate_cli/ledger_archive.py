@@ -6,6 +6,7 @@ as were written. Whatever fails in between leaves the day where it is; another r
 
 import os
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,10 @@ from quillgate.v1.metering_service_pb2 import ExportLedgerRequest
 from quillgate_cli import output
 from quillgate_cli.argument import json_option, written_day
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.entry_formats import FORMATS, entry_file
 from quillgate_cli.failure import ExitCode, Failure
+from quillgate_cli.ledger_files import FORMATS, ParquetFile, TextFile
+from quillgate_cli.usage_export import messages
 
-EXPORT_DEADLINE_S: Final = 6 * 3_600.0
 DROP_DEADLINE_S: Final = 300.0
 """Core gives each of its statements two minutes."""
 
@@ -72,29 +73,26 @@ def archive(core: Core, *, before: datetime, directory: Path, file_format: str, 
 
 def _export(core: Core, day: str, path: Path, file_format: str) -> int:
     """Writes a day's rows of all workspaces to a file and returns how many; raises Failure and leaves no file."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            rows, row_count = entry_file(file_format, file), 0
-            request = ExportLedgerRequest(all_workspaces=True, start_day=day, end_day=day)
-            for answer in core.stream(core.metering.ExportLedger, request, deadline_s=EXPORT_DEADLINE_S):
-                rows.write(answer.entries)
-                row_count += len(answer.entries)
-            rows.close()
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}", ExitCode.FAILED) from None
-    finally:
-        part.unlink(missing_ok=True)
+    request = ExportLedgerRequest(all_workspaces=True, start_day=day, end_day=day)
+    row_count = 0
+    with tempfile.TemporaryDirectory(prefix=".archive-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        with ParquetFile(part) if file_format == "parquet" else TextFile(part, file_format) as file:
+            for message in messages(core, request):
+                file.add(message)
+                row_count += len(message.entries)
+        try:
+            _sync(part)
+            part.replace(path)
+            _sync(path.parent)
+        except OSError as error:
+            raise Failure(f"cannot write {path}: {error.strerror}", ExitCode.FAILED) from None
     return row_count
 
 
-def _sync_directory(directory: Path) -> None:
-    """Makes the file's name as durable as the file."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Makes a file durable, or a directory, and with it the names in it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from quillgate.v1.metering_service_pb2 import LedgerAdjustment, LedgerEntry, ReservationState, UsageSource
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +42,25 @@ def _cost(entry: LedgerEntry) -> int | None:
     return entry.cost_picodollars if entry.HasField("cost_picodollars") else None
 
 
+def adjustment_value(adjustment: LedgerAdjustment) -> dict[str, Any]:
+    """Returns an adjustment as JSON values, under the contract's names."""
+    names = ("source", "counted_messages", "prompt_tokens", "cached_tokens", "completion_tokens")
+    return {
+        **{name: getattr(adjustment, name) for name in names},
+        "cost_picodollars": adjustment.cost_picodollars if adjustment.HasField("cost_picodollars") else None,
+        "create_time": adjustment.create_time.ToJsonString(),
+        "actor_key_id": adjustment.actor_key_id,
+        "note": adjustment.note,
+    }
+
+
+def _adjustments_json(entry: LedgerEntry) -> str:
+    """Returns the adjustments with all that they say, as JSON; empty for none."""
+    if not entry.adjustments:
+        return ""
+    return msgspec.json.encode([adjustment_value(each) for each in entry.adjustments]).decode()
+
+
 COLUMNS: Final = (
     *(_plain(name, "text") for name in ("day", "workspace_id", "request_id")),
     LedgerColumn("state", "text", lambda entry: _STATES[entry.state]),
@@ -55,22 +76,11 @@ COLUMNS: Final = (
     *(_adjusted(name) for name in ("counted_messages", "prompt_tokens", "cached_tokens", "completion_tokens")),
     _adjusted("cost_picodollars"),
     LedgerColumn("adjustment_sources", "text", lambda entry: " ".join(each.source for each in entry.adjustments)),
+    LedgerColumn("adjustments", "text", _adjustments_json),
 )
-"""Every format has these columns, in this order."""
+"""Every format has these columns, in this order; JSON lines have the adjustments as a list."""
 
 
 def time_text(moment: datetime) -> str:
     """Returns a time in RFC 3339, to the microsecond, in UTC."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def adjustment_value(adjustment: LedgerAdjustment) -> dict[str, Any]:
-    """Returns an adjustment as JSON values, under the contract's names."""
-    names = ("source", "counted_messages", "prompt_tokens", "cached_tokens", "completion_tokens")
-    return {
-        **{name: getattr(adjustment, name) for name in names},
-        "cost_picodollars": adjustment.cost_picodollars if adjustment.HasField("cost_picodollars") else None,
-        "create_time": adjustment.create_time.ToJsonString(),
-        "actor_key_id": adjustment.actor_key_id,
-        "note": adjustment.note,
-    }

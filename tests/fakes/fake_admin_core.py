@@ -277,8 +277,6 @@ class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
                 answer.abort(context)
             else:
                 yield answer
-        if self._core.ledger.export_broken:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
     def QuoteMessages(self, request: Any, context: Any) -> metering_service_pb2.QuoteMessagesResponse:  # noqa: N802
         self._core.begin(request, context)

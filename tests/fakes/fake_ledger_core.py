@@ -26,7 +26,6 @@ class FakeLedger(ledger_service_pb2_grpc.LedgerServiceServicer):
         self.compared: list[pb.ReconcileLedgerResponse] = []
         self.days: list[pb.LedgerDay] = []
         self.broken = False
-        self.export_broken = False
 
     def GetLedgerEntry(self, request: Any, context: Any) -> pb.GetLedgerEntryResponse:  # noqa: N802
         self._core.begin(request, context)
