@@ -95,7 +95,7 @@ def _query(dimensions: Sequence[UsageDimension]) -> str:
 SELECT g.key_id, coalesce(k.name, ''), g.model, g.endpoint, g.upstream, g.day,
        {", ".join(f"g.{name}" for name in _SUMS)}
 FROM (SELECT {", ".join(names + sums)} FROM ({_ENTRIES}) entries {group_by}) g
-LEFT JOIN keys k ON k.key_id = g.key_id
+LEFT JOIN keys k ON k.key_id = g.key_id AND k.workspace_id = :workspace_id
 ORDER BY {order}
 LIMIT :limit
 """  # noqa: S608

@@ -75,6 +75,13 @@ def test_only_the_workspace_and_its_days(days: LedgerDays) -> None:
     assert [group.model for group in groups(days, "model", last=MONDAY)] == ["mine"]
 
 
+def test_names_of_others_keys_are_not_told(days: LedgerDays) -> None:
+    """A key of another workspace, such as an admin's that recorded usage here, is an id without a name."""
+    days.add_key("key_admin", workspace_id="other")
+    days.add_rows(MONDAY, key_id="key_admin")
+    assert [(group.key_id, group.key_name) for group in groups(days, "key")] == [("key_admin", "")]
+
+
 def test_recovered_rows_count(days: LedgerDays) -> None:
     """A row whose hold was charged is in the sums."""
     (request_id,) = days.add_rows(MONDAY)
