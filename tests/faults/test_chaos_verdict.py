@@ -29,7 +29,7 @@ class FakeRun:
             self.record.attempts.append(attempt)
             self.record.dispatches[token].append(Dispatch(token, start_time + 1, "whole", USED, USED))
             self.books.rows.append(row(number, start_time + 0.5, key=token if number == 0 else None))
-        self.books.days.append(Day("ws", DAY, 4, 0, Tokens(200, 20, 40_000), 2))
+        self.books.days += [Day(account, DAY, 4, 0, Tokens(200, 20, 40_000), 2) for account in ("ws", "key")]
 
     def change(self, **members: object) -> None:
         """Tamper with the row of the first request."""
@@ -90,6 +90,10 @@ def _reserve_late(run: FakeRun) -> None:
     run.change(reserve_time=12.0)
 
 
+def _shrink_key(run: FakeRun) -> None:
+    run.books.days[1] = replace(run.books.days[1], held_messages=-1)
+
+
 def _shrink_day(run: FakeRun) -> None:
     run.books.days[0] = replace(run.books.days[0], message_count=3)
 
@@ -105,7 +109,8 @@ def _shrink_day(run: FakeRun) -> None:
         (_recover, "the row is recovered"),
         (_leave_open, "never ended"),
         (_reserve_late, "without a reservation"),
-        (_shrink_day, "the day is"),
+        (_shrink_day, "the day is Day(account='ws'"),
+        (_shrink_key, "the day is Day(account='key'"),
     ],
 )
 def test_what_is_lost_is_found(tamper: Callable[[FakeRun], None], about: str) -> None:
@@ -119,13 +124,13 @@ def test_what_is_lost_is_found(tamper: Callable[[FakeRun], None], about: str) ->
 
 def _charge_again(run: FakeRun) -> None:
     run.books.rows.append(replace(row(2, 11.0, key="t0"), request_id="req_9"))
-    run.books.days[0] = replace(run.books.days[0], message_count=6, request_count=3, tokens=Tokens(300, 30, 60_000))
+    run.books.days = [Day(day.account, DAY, 6, 0, Tokens(300, 30, 60_000), 3) for day in run.books.days]
     run.books.allowances.clear()
 
 
 def _charge_nobody(run: FakeRun) -> None:
     _charge_again(run)
-    run.books.rows[-1] = replace(run.books.rows[-1], idempotency_key=None, key_id="another")
+    run.books.rows[-1] = replace(run.books.rows[-1], idempotency_key=None, reserve_time=50.0)
 
 
 def _answer_again(run: FakeRun) -> None:
@@ -151,11 +156,15 @@ def _exhaust(run: FakeRun) -> None:
     run.books.allowances["ws"] = 3
 
 
+def _exhaust_key(run: FakeRun) -> None:
+    run.books.allowances["key"] = 3
+
+
 def _bill_more(run: FakeRun) -> None:
     run.record.dispatches["t1"][0].billed = Tokens(100, 0, 35_000)
 
 
-@pytest.mark.parametrize("tamper", [_exhaust, _bill_more])
+@pytest.mark.parametrize("tamper", [_exhaust, _exhaust_key, _bill_more])
 def test_what_is_over_is_found(tamper: Callable[[FakeRun], None]) -> None:
     """A day beyond its allowance, in the books or in what the provider truly did, is told in messages."""
     assert found_in(tamper) == (0, 0, 1)
@@ -171,5 +180,5 @@ def test_a_correction_is_part_of_a_charge() -> None:
     """A recovered row and its adjustment together are what the caller was shown, and what the day counts."""
     run = FakeRun()
     run.change(tokens=Tokens(), state="recovered", outcome="recovered", counted_messages=4)
-    run.books.adjustments.append(Adjustment("ws", "req_0", DAY, -2, USED))
+    run.books.adjustments.append(Adjustment("ws", "req_0", DAY, "key", -2, USED))
     assert run.judge().is_clean

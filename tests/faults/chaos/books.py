@@ -44,15 +44,17 @@ class Adjustment:
     workspace_id: str
     request_id: str
     day: date
+    key_id: str | None
     counted_messages: int
     tokens: Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A row of `daily_message_count`."""
+    """A row of `daily_message_count`, or of `key_daily_message_count`."""
 
-    workspace_id: str
+    account: str
+    """The workspace, or the key."""
     day: date
     message_count: int
     held_messages: int
@@ -62,7 +64,7 @@ class Day:
 
 @dataclass
 class Books:
-    """All of it; `allowances` are messages a day, by workspace, for those that have a limit."""
+    """All of it; `allowances` are messages a day, by workspace or key, for those that have a limit."""
 
     rows: list[Row] = field(default_factory=list)
     adjustments: list[Adjustment] = field(default_factory=list)
@@ -77,14 +79,31 @@ SELECT workspace_id, request_id, day, state, key_id, idempotency_key, outcome, u
 FROM ledger
 """
 _ADJUSTMENTS = """
-SELECT workspace_id, request_id, day, counted_messages, prompt_tokens, cached_tokens, completion_tokens
-FROM ledger_adjustments
+SELECT workspace_id, request_id, a.day, l.key_id, a.counted_messages, a.prompt_tokens, a.cached_tokens,
+       a.completion_tokens
+FROM ledger_adjustments a JOIN ledger l USING (workspace_id, request_id)
 """
 _DAYS = """
 SELECT workspace_id, day, message_count, held_messages, input_tokens, cached_tokens, output_tokens, request_count
 FROM daily_message_count
+UNION ALL
+SELECT key_id, day, message_count, held_messages, input_tokens, cached_tokens, output_tokens, request_count
+FROM key_daily_message_count
 """
-_LIMITED = "SELECT workspace_id, daily_message_allowance FROM workspaces WHERE daily_message_allowance IS NOT NULL"
+_LIMITED = """
+SELECT workspace_id, daily_message_allowance FROM workspaces WHERE daily_message_allowance IS NOT NULL
+UNION ALL
+SELECT key_id, daily_messages FROM keys WHERE daily_messages IS NOT NULL
+"""
+_WATCHED = """
+SELECT workspace_id, day, message_count + held_messages - daily_message_allowance, held_messages
+FROM daily_message_count JOIN workspaces USING (workspace_id)
+WHERE held_messages > 0 OR message_count > daily_message_allowance
+UNION ALL
+SELECT key_id, day, message_count + held_messages - daily_messages, 0
+FROM key_daily_message_count JOIN keys USING (key_id)
+WHERE message_count + held_messages > daily_messages
+"""
 
 
 async def read_books(database_url: str) -> Books:
@@ -98,7 +117,7 @@ async def read_books(database_url: str) -> Books:
 
         return Books(
             rows=[Row(*row[:10], Tokens(*row[10:13]), *row[13:]) for row in await read(_ROWS)],
-            adjustments=[Adjustment(*row[:4], Tokens(*row[4:])) for row in await read(_ADJUSTMENTS)],
+            adjustments=[Adjustment(*row[:5], Tokens(*row[5:])) for row in await read(_ADJUSTMENTS)],
             days=[Day(*row[:4], Tokens(*row[4:7]), row[7]) for row in await read(_DAYS)],
             allowances=dict(await read(_LIMITED)),
         )
@@ -106,7 +125,7 @@ async def read_books(database_url: str) -> Books:
 
 @dataclass
 class Watcher:
-    """Looks at every workspace's day ten times a second, through restarts; `excesses` is the worst of each."""
+    """Looks at each workspace's and key's day ten times a second, through restarts; `excesses` is the worst of each."""
 
     database_url: str
     excesses: dict[tuple[str, date], int] = field(default_factory=dict)
@@ -125,14 +144,9 @@ class Watcher:
             await asyncio.sleep(PAUSE_S)
 
     async def _look(self, connection: "psycopg.AsyncConnection[tuple[Any, ...]]") -> None:
-        query = """
-            SELECT d.workspace_id, d.day, d.message_count + d.held_messages - w.daily_message_allowance, d.held_messages
-            FROM daily_message_count d JOIN workspaces w USING (workspace_id)
-            WHERE d.held_messages > 0 OR d.message_count > w.daily_message_allowance
-        """
-        found = await (await connection.execute(query)).fetchall()
-        for workspace_id, day, excess, _ in found:
-            if excess is not None and excess > self.excesses.get((workspace_id, day), 0):
-                self.excesses[workspace_id, day] = excess
+        found = await (await connection.execute(_WATCHED)).fetchall()
+        for account, day, excess, _ in found:
+            if excess is not None and excess > self.excesses.get((account, day), 0):
+                self.excesses[account, day] = excess
         self.held_messages = sum(row[3] for row in found)
         self.looks += 1

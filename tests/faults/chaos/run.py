@@ -29,7 +29,9 @@ QUIET_S = 75.0
 WAVE_S = 20.0
 WAVE_ALLOWANCES = (1, 7, 20, 45)
 WAVE_CALLERS = 3
-OPEN_CALLERS = 5
+OPEN_CALLERS = 6
+KEY_LIMIT = 12
+"""Messages a day that one key of each workspace may use."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Run:
 
     async def load(self) -> None:
         """All callers: some in workspaces without limit, and waves of them in workspaces that are soon used up."""
-        first, second = [await self.site.tenancies(allowance=None, keys=keys) for keys in (OPEN_CALLERS, 2)]
+        first = await self.site.tenancies(allowance=None, keys=OPEN_CALLERS, key_limit=KEY_LIMIT)
+        second = await self.site.tenancies(allowance=None, keys=3, key_limit=KEY_LIMIT)
         async with asyncio.TaskGroup() as group:
             for tenancy in (*first[1:], *second[1:]):
                 group.create_task(self._caller(tenancy, self.stopped).run())
@@ -78,7 +81,7 @@ class Run:
         """Use one small allowance up after the other, by several callers at once."""
         while not self.stopped.is_set():
             allowance = self.chance.choice(WAVE_ALLOWANCES)
-            tenancies = await self.site.tenancies(allowance=allowance, keys=WAVE_CALLERS + 1)
+            tenancies = await self.site.tenancies(allowance=allowance, keys=WAVE_CALLERS + 1, key_limit=KEY_LIMIT)
             ended = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for tenancy in tenancies[1:]:

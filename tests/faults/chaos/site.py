@@ -139,20 +139,17 @@ class Site:
                                 break
                     await asyncio.sleep(0.05)
 
-    async def tenancies(self, *, allowance: int | None, keys: int) -> list[Tenancy]:
-        """Make a workspace with so many keys, however often a core dies meanwhile."""
+    async def tenancies(self, *, allowance: int | None, keys: int, key_limit: int) -> list[Tenancy]:
+        """Make a workspace with so many keys, the last of them limited, however often a core dies meanwhile."""
         async with self._channel() as channel:
             workspaces: Any = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
             stub: Any = key_service_pb2_grpc.KeyServiceStub(channel)
             wanted = workspace_service_pb2.CreateWorkspaceRequest(name="chaos", daily_message_allowance=allowance)
             made = await self._repeat(workspaces.CreateWorkspace, wanted)
             workspace_id = made.workspace.workspace_id
-            created = [
-                await self._repeat(
-                    stub.CreateKey, key_service_pb2.CreateKeyRequest(workspace_id=workspace_id, name="caller")
-                )
-                for _ in range(keys)
-            ]
+            wishes = [key_service_pb2.CreateKeyRequest(workspace_id=workspace_id, name="caller") for _ in range(keys)]
+            wishes[-1].limits.daily_messages = key_limit
+            created = [await self._repeat(stub.CreateKey, wish) for wish in wishes]
             return [Tenancy(workspace_id, key.key.key_id, key.secret) for key in created]
 
     @asynccontextmanager

@@ -2,7 +2,7 @@
 
 lost      work or a charge that the books do not know, or know otherwise than the caller was told
 doubled   a request that was charged or answered twice, or a charge that nobody asked for
-over      messages by which a workspace's day passed its allowance
+over      messages by which a workspace's day passed its allowance, or a key's day its limit
 """
 
 from collections import Counter, defaultdict
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def judge(record: Record, books: Books, seen_excesses: dict[tuple[str, date], int]) -> Verdict:
-    """Returns what the comparison finds; `seen_excesses` are messages over, by workspace and day, at any moment."""
+    """Returns what the comparison finds; `seen_excesses` are messages over at any moment, by account and day."""
     verdict = Verdict(record.dispatched, sum(row.state == "recovered" for row in books.rows))
     corrections: dict[tuple[str, str], list[Adjustment]] = defaultdict(list)
     for adjustment in books.adjustments:
@@ -57,7 +57,7 @@ def judge(record: Record, books: Books, seen_excesses: dict[tuple[str, date], in
     for key, excess in seen_excesses.items():
         excesses[key] = max(excess, excesses.get(key, 0))
     verdict.over = sum(excesses.values())
-    verdict.excesses = [f"{workspace_id} on {day}: {excess} over" for (workspace_id, day), excess in excesses.items()]
+    verdict.excesses = [f"{account} on {day}: {excess} over" for (account, day), excess in excesses.items()]
     return verdict
 
 
@@ -118,10 +118,11 @@ def _repeated_ids(rows: list[Row]) -> list[str]:
 
 def _unequal_days(books: Books) -> Iterator[tuple[Day, Day]]:
     """Yields days that are not the sums of their rows, with the sums."""
-    days = {(day.workspace_id, day.day): day for day in books.days}
+    days = {(day.account, day.day): day for day in books.days}
     sums = {key: Day(*key, 0, 0, Tokens(), 0) for key in days}
-    for entry in (*books.rows, *books.adjustments):
-        key = (entry.workspace_id, entry.day)
+    entries = [(account, entry) for entry in (*books.rows, *books.adjustments) for account in _accounts(entry)]
+    for account, entry in entries:
+        key = (account, entry.day)
         before = sums.get(key, Day(*key, 0, 0, Tokens(), 0))
         is_row = isinstance(entry, Row)
         sums[key] = Day(
@@ -135,6 +136,12 @@ def _unequal_days(books: Books) -> Iterator[tuple[Day, Day]]:
         day = days.get(key, Day(*key, 0, 0, Tokens(), 0))
         if day != total:
             yield day, total
+
+
+def _accounts(entry: Row | Adjustment) -> Iterator[str]:
+    yield entry.workspace_id
+    if entry.key_id is not None:
+        yield entry.key_id
 
 
 def _sum(*tokens: Tokens) -> Tokens:
@@ -152,8 +159,9 @@ def _excesses(requests: list[Request], books: Books) -> dict[tuple[str, date], i
         for dispatch in request.dispatches:
             row = _row_of(dispatch, request.rows)
             if row is not None and dispatch.billed is not None:
-                true_messages[row.workspace_id, row.day] += dispatch.billed.messages()
-    used = {(day.workspace_id, day.day): day.message_count + day.held_messages for day in books.days}
+                for account in _accounts(row):
+                    true_messages[account, row.day] += dispatch.billed.messages()
+    used = {(day.account, day.day): day.message_count + day.held_messages for day in books.days}
     found = {}
     for key in used.keys() | true_messages.keys():
         allowance = books.allowances.get(key[0])
