@@ -43,13 +43,25 @@ WHERE {_IS_ABANDONED} AND (CAST(:owner AS text) IS NULL OR l.owner = :owner) LIM
 """  # noqa: S608 - the only thing put in is a constant
 
 _RECOVER = f"""
-WITH ended AS (
+WITH gone AS (
+    SELECT l.workspace_id, l.request_id, l.day, d.message_count - w.daily_message_allowance + sum(
+               CASE WHEN l.byok THEN 0 ELSE l.held_messages END
+           ) OVER (PARTITION BY l.workspace_id, l.day ORDER BY l.request_id) AS beyond
+    FROM unnest(
+        CAST(:workspace_ids AS text[]), CAST(:request_ids AS text[]), CAST(:days AS date[])
+    ) AS k(workspace_id, request_id, day)
+    JOIN ledger l ON l.workspace_id = k.workspace_id AND l.request_id = k.request_id AND l.day = k.day
+    JOIN daily_message_count d ON d.workspace_id = k.workspace_id AND d.day = k.day
+    JOIN workspaces w ON w.workspace_id = k.workspace_id
+    WHERE {_IS_ABANDONED}
+), ended AS (
     UPDATE ledger l
     SET state = 'recovered', counted_messages = l.held_messages, usage_source = 'hold', outcome = 'recovered',
-        settle_time = clock_timestamp()
-    FROM unnest(CAST(:workspace_ids AS text[]), CAST(:request_ids AS text[])) AS k(workspace_id, request_id)
-    WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id AND {_IS_ABANDONED}
-    RETURNING l.workspace_id, l.day, l.held_messages, l.byok, l.key_id
+        settle_time = clock_timestamp(),
+        overage_messages = CASE WHEN l.byok THEN 0 ELSE least(l.held_messages, greatest(0, g.beyond)) END
+    FROM gone g
+    WHERE l.workspace_id = g.workspace_id AND l.request_id = g.request_id AND l.day = g.day AND l.state = 'open'
+    RETURNING l.workspace_id, l.day, l.held_messages, l.byok, l.key_id, l.overage_messages
 ), keys AS (
     UPDATE key_daily_message_count k
     SET message_count = k.message_count + e.messages, held_messages = k.held_messages - e.messages,
@@ -66,10 +78,11 @@ UPDATE daily_message_count d
 SET message_count = d.message_count + e.messages, held_messages = d.held_messages - e.messages,
     request_count = d.request_count + e.requests, byok_message_count = d.byok_message_count + e.byok_messages,
     byok_request_count = d.byok_request_count + e.byok_requests,
-    unpriced_request_count = d.unpriced_request_count + e.requests + e.byok_requests
+    unpriced_request_count = d.unpriced_request_count + e.requests + e.byok_requests,
+    overage_message_count = d.overage_message_count + e.overage
 FROM (
     SELECT workspace_id, day, coalesce(sum(held_messages) FILTER (WHERE NOT byok), 0) AS messages,
-           count(*) FILTER (WHERE NOT byok) AS requests,
+           sum(overage_messages) AS overage, count(*) FILTER (WHERE NOT byok) AS requests,
            coalesce(sum(held_messages) FILTER (WHERE byok), 0) AS byok_messages,
            count(*) FILTER (WHERE byok) AS byok_requests
     FROM ended GROUP BY 1, 2
@@ -77,6 +90,7 @@ FROM (
 WHERE d.workspace_id = e.workspace_id AND d.day = e.day
 RETURNING e.requests + e.byok_requests
 """  # noqa: S608 - the only thing put in is a constant
+"""Charges holds in the order of request ids, each beyond the day's allowance as far as the ones before leave none."""
 
 
 class SqlLeaseStore:
@@ -125,7 +139,8 @@ class SqlLeaseStore:
             if not found:
                 return 0
             lock_days(connection, ((workspace_id, day) for workspace_id, _, day in found))
-            ids = {"workspace_ids": [row[0] for row in found], "request_ids": [row[1] for row in found]}
+            columns = [[row[index] for row in found] for index in range(3)]
+            ids = dict(zip(("workspace_ids", "request_ids", "days"), columns, strict=True))
             recovered: int = sum(connection.execute(self._recover, ids).scalars())
             self._failpoint(places.RECOVERY_WRITTEN)
         self._failpoint(places.RECOVERED)

@@ -125,6 +125,17 @@ def test_beyond_an_allowance_that_only_warns_overage_is_counted(noon: Midnight, 
     assert kinds(noon.apply(reserve("4"))) == ["key_daily_messages"]
 
 
+def test_holds_of_a_dead_owner_beyond_the_allowance_are_overage(noon: Midnight, books: Books, engine: Engine) -> None:
+    """Charged holds are marked like any charge, as far as the allowance was used up before them."""
+    limit_workspace(books, daily_message_allowance=4, at_allowance="allow")
+    noon.apply(reserve("0"))
+    noon.apply(settle("0"))
+    noon.apply(reserve("1", 2), reserve("2", 2, byok=True), reserve("3", 2), reserve("4", 2))
+    assert SqlLeaseStore(engine, clock=TEST_CLOCK).recover(9) == 4
+    assert [books.row(str(number)).overage_messages for number in range(5)] == [0, 0, 0, 1, 2]
+    assert books.day().overage_message_count == 3
+
+
 def test_what_a_provider_used_beyond_the_hold_is_counted_as_overrun(noon: Midnight, books: Books) -> None:
     """A provider that ignores the output limit is charged in full, and the excess is told apart."""
     limit_workspace(books, daily_message_allowance=1)
