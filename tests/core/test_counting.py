@@ -38,20 +38,20 @@ def reference(usage: Usage) -> int:
 
 
 @given(sane_usages())
-def test_equals_the_exact_reference(usage: Usage) -> None:
+def test_i09_equals_the_exact_reference(usage: Usage) -> None:
     """Every sane usage counts what the exact formula says, and at least 1."""
     assert counted_messages(usage) == reference(usage) >= 1
 
 
 @given(sane_usages(), st.integers(0, 50_000), st.integers(0, 50_000))
-def test_more_tokens_never_count_less(usage: Usage, more_prompt: int, more_completion: int) -> None:
+def test_i09_more_tokens_never_count_less(usage: Usage, more_prompt: int, more_completion: int) -> None:
     """The count is monotone in prompt and completion tokens."""
     more = Usage(usage.prompt_tokens + more_prompt, usage.cached_tokens, usage.completion_tokens + more_completion)
     assert counted_messages(more) >= counted_messages(usage)
 
 
 @given(sane_usages())
-def test_cached_tokens_lower_the_input_by_half_at_most(usage: Usage) -> None:
+def test_i09_cached_tokens_lower_the_input_by_half_at_most(usage: Usage) -> None:
     """Cached tokens lower the counted input by exactly floor(0.5 * cached), never more."""
     uncached = Usage(usage.prompt_tokens, 0, usage.completion_tokens)
     saved = explain(uncached).effective_input - explain(usage).effective_input

@@ -9,12 +9,15 @@ import pytest
 from fakes.books import Books
 from sqlalchemy import Engine, text
 
+from quillgate_core.app import RECOVER_S
 from quillgate_core.counting import Usage
 from quillgate_core.errors import ReservationClosed
 from quillgate_core.reservation import Receipt, Release, Reserve, Settle
-from quillgate_core.storage.lease_store import SqlLeaseStore
+from quillgate_core.storage.lease_store import LEASE_S, SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 
+LOCK_S = 2
+"""What a statement may take."""
 TEST_CLOCK = "(SELECT now FROM test_clock)"
 
 
@@ -49,6 +52,17 @@ def site(engine: Engine, database_url: str) -> Iterator[LeaseSite]:
         site = LeaseSite(Books(engine), connection)
         yield site
         site.books.check()
+
+
+def test_i07_a_dead_owner_holds_nothing_for_longer_than_45_seconds(site: LeaseSite) -> None:
+    """What a process leaves open when it dies right after a renewal is recovered by the first look after its lease."""
+    site.store.renew("a")
+    site.reserve("r", owner="a")
+    site.pass_time(LEASE_S - 1)
+    assert site.store.recover(10) == 0
+    site.pass_time(1)
+    assert site.store.recover(10) == 1
+    assert LEASE_S + RECOVER_S + LOCK_S <= 45
 
 
 def test_a_lease_is_held_for_thirty_seconds(site: LeaseSite) -> None:

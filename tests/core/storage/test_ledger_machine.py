@@ -246,7 +246,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books.check()
 
 
-def test_any_sequence_of_steps_follows_the_model(engine: Engine, database_url: str) -> None:
+def test_i01_i02_i03_any_sequence_of_steps_follows_the_model(engine: Engine, database_url: str) -> None:
     """Reserves, ends, records, repeats, recoveries and corrections in any order do exactly what the model does."""
     books, ledger = Books(engine), Ledger()
     with connect_ledger(database_url) as connection:

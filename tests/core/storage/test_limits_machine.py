@@ -263,7 +263,7 @@ class LimitsMachine(RuleBasedStateMachine):
         self.books.run("UPDATE test_clock SET now = :now", now=self.model.now)
 
 
-def test_limits_follow_the_model(engine: Engine, database_url: str) -> None:
+def test_i01_i02_limits_follow_the_model(engine: Engine, database_url: str) -> None:
     """However requests, limits and time are mixed, and whichever replica is asked, admission is the model's."""
     books = Books(engine)
     books.run("CREATE TABLE test_clock (now timestamptz)")
