@@ -35,13 +35,14 @@ MAX_SHORT_TOKENS = 200
 
 
 class AilingProvider:
-    """The server, as an async context manager; it ails while `is_ailing`."""
+    """The server, as an async context manager; it ails while `is_ailing`, and waits around `pause_s` before a chunk."""
 
     def __init__(self, record: Record, chance: random.Random) -> None:
         self._record = record
         self._chance = chance
         self._runner: web.AppRunner | None = None
         self.is_ailing = True
+        self.pause_s = PAUSE_S
         self.base_url = ""
 
     async def __aenter__(self) -> "AilingProvider":
@@ -96,7 +97,7 @@ class AilingProvider:
         return Tokens(prompt_tokens, self._chance.randint(0, prompt_tokens), completion)
 
     async def _whole(self, request: web.Request, dispatch: Dispatch, tokens: Tokens, fault: str) -> web.StreamResponse:
-        await asyncio.sleep(PAUSE_S * 2)
+        await asyncio.sleep(self.pause_s * 2)
         body: dict[str, Any] = {
             "id": "chatcmpl-chaos",
             "object": "chat.completion",
@@ -125,7 +126,7 @@ class AilingProvider:
         return response
 
     async def _stream(self, request: web.Request, dispatch: Dispatch, tokens: Tokens, fault: str) -> web.StreamResponse:
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(self.pause_s)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         dispatch.billed = tokens._replace(completion=0)
@@ -134,7 +135,7 @@ class AilingProvider:
         for number in range(1, CHUNKS + 1):
             size = tokens.completion * number // CHUNKS - said
             await response.write(chat_chunk({"content": "word" * size}))
-            await asyncio.sleep(PAUSE_S * self._chance.uniform(0.5, 2))
+            await asyncio.sleep(self.pause_s * self._chance.uniform(0.5, 2))
             said += size
             dispatch.billed = tokens._replace(completion=said)
             if fault.endswith("within the answer") and number == CHUNKS // 2:

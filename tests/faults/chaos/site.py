@@ -103,6 +103,11 @@ class Postgres:
         self._server.stop()
         self._server = following
 
+    def start(self) -> None:
+        """Start it after `stop`. Blocking."""
+        self._server = EmbeddedPostgres(self._directory)
+        self._server.start()
+
     def stop(self) -> None:
         """End it."""
         self._server.stop()
