@@ -92,6 +92,17 @@ def test_parquet_holds_every_field(archive: Archive) -> None:
     assert (second["cost_picodollars"], third["cost_picodollars"]) == (None, 7)
 
 
+def test_a_core_that_goes_away_for_a_moment_is_waited_for(archive: Archive) -> None:
+    """The export goes on where it broke off, and the day is dropped with every row in its file."""
+    first, second = archive.core.exports[0]
+    archive.core.exports = [[first, FakeError(grpc.StatusCode.UNAVAILABLE, "gone")], [second]]
+    assert archive("--yes", before="2026-11-17").code == 0
+    lines = (archive.directory / "ledger-2026-11-16.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["request_id"] for line in lines] == ['r"1', "r2", "r3"]
+    _, begun, resumed, drop = archive.core.requests
+    assert (begun.cursor, resumed.cursor, drop.row_count) == ("", "a", 3)
+
+
 def test_a_day_that_is_kept_keeps_its_file(archive: Archive) -> None:
     """When the server refuses to drop a day the command fails there; the next run writes the file anew."""
     archive.core.ledger.broken = True

@@ -95,12 +95,15 @@ class MeteringService(MeteringServiceServicer):
 
     async def Record(self, request: pb.RecordRequest, context: Any) -> pb.RecordResponse:  # noqa: N802
         """Counts a usage that is already known."""
+        principal = self._call().principal
+        workspace_id = self._workspace(request.workspace_id)
         receipt = await self._metering.record(
             Record(
-                workspace_id=self._workspace(request.workspace_id),
+                workspace_id=workspace_id,
                 request_id=request.request_id,
                 usage=_usage(request, "usage"),
-                key_id=self._call().principal.key_id,
+                # A key's sums are of its own workspace, as its limits are, and are locked by that workspace's day.
+                key_id=principal.key_id if workspace_id == principal.workspace_id else None,
                 endpoint=ENDPOINT,
                 model=_model(request.model),
             )

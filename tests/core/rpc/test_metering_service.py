@@ -247,6 +247,8 @@ async def test_platform_admin_meters_for_another_workspace(desk: Desk) -> None:
     await desk.call("Record", request_id="c", usage=SMALL, **fields)
     listed = await desk.call("ListDailyMessageCount", **fields)
     assert [(day.workspace_id, day.message_count) for day in listed.days] == [(desk.workspace_id, 2)]
+    assert [row.key_id for row in desk.books.read("SELECT DISTINCT key_id FROM ledger")] == [None]
+    assert desk.books.read("SELECT FROM key_daily_message_count") == []
     unknown = "ws_" + "0" * 20
     fields["workspace_id"] = unknown
     assert await refusal_of(desk.call("Reserve", request_id="a", max_usage=SMALL, **fields)) == _no_workspace(unknown)
