@@ -38,6 +38,7 @@ def pages(
     store, found, place = SqlExportStore(days.engine), [], after
     while (page := store.page(place, workspace_id=workspace_id, end_day=end_day, limit=limit)) is not None:
         assert 1 <= len(page.rows) <= limit
+        assert len(found) < 100, "an export that goes in circles"
         found.append(page)
         place = page.place(page.rows[-1])
     return found
