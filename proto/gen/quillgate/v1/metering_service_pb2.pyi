@@ -378,7 +378,9 @@ class ReserveRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     LIFETIME_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """The caller's id of the request: 1 to 128 visible ASCII characters, unique in the workspace for ever. Required."""
+    """The caller's id of the request: 1 to 128 visible ASCII characters, unique in the workspace. A repetition is
+    recognised for at least 7 days. Required.
+    """
     workspace_id: builtins.str
     """The workspace to charge. Default: the key's own; another one needs `platform.admin`."""
     model: builtins.str
@@ -529,7 +531,9 @@ class RecordRequest(google.protobuf.message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """The caller's id of the request: 1 to 128 visible ASCII characters, unique in the workspace for ever. Required."""
+    """The caller's id of the request: 1 to 128 visible ASCII characters, unique in the workspace. A repetition is
+    recognised for at least 7 days. Required.
+    """
     workspace_id: builtins.str
     """The workspace to charge. Default: the key's own; another one needs `platform.admin`."""
     model: builtins.str
