@@ -213,7 +213,7 @@ def test_a_file_is_gone_on_with(cli: Cli, core: FakeAdminCore, tmp_path: Path) -
     core.exports = [[message(1, 2), refused], [message(3)], [], [message(4)]]
     assert cli("usage", "export", "--output", str(path)).code == 1
     with path.open("a") as torn:
-        torn.write("2026-11-23,ws_1,req_")
+        torn.write("2026-11-23,ws_1,req_" * 100)
     for _ in range(3):
         assert cli("usage", "export", "--output", str(path), "--resume").code == 0
     assert ids(path.read_text()) == ["req_1", "req_2", "req_3", "req_4"]

@@ -81,20 +81,14 @@ class UsageViewsService:
             )
         )
         read = partial(self._views.export_page, workspace_id=workspace_id, end_day=end_day, limit=PAGE_ROWS)
-        reading = self._start_reading(partial(read, place))
+        reading = asyncio.create_task(self._in_place(partial(read, place)))
         try:
             while (page := await reading) is not None:
-                reading = self._start_reading(partial(read, page.place(page.rows[-1])))
+                reading = asyncio.create_task(self._in_place(partial(read, page.place(page.rows[-1]))))
                 for start in range(0, len(page.rows), MESSAGE_ROWS):
                     yield await self._in_place(partial(_message, page, page.rows[start : start + MESSAGE_ROWS]))
         finally:
-            reading.cancel()
-
-    def _start_reading(self, read: Callable[[], ExportPage | None]) -> "asyncio.Task[ExportPage | None]":
-        task = asyncio.create_task(self._in_place(read))
-        # A reader that goes away does not hear how its last page ended, and nobody else is to be told.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return task
+            reading.cancel()  # also of a page that failed: nobody is left to be told of it
 
     async def _in_place(self, work: Callable[[], Any]) -> Any:
         """Runs a part of an export in a thread, when one of the few places for these is free."""

@@ -37,7 +37,7 @@ FROM (
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
     WHERE i.inhparent = CAST('ledger' AS regclass)
 ) kept
-WHERE day > :day AND day <= :end_day
+WHERE day > :day
 """)
 
 _HAS_ADJUSTMENTS: Final = text("SELECT EXISTS (SELECT FROM ledger_adjustments WHERE day = :day)")
@@ -69,7 +69,7 @@ class SqlExportStore:
                 rows = _rows(connection, place, workspace_id, limit)
                 if rows:
                     return ExportPage(place.day, rows, _adjustments(connection, place.day, rows))
-                place = _next_day(connection, place.day, end_day)
+                place = _next_day(connection, place.day)
             return None
 
 
@@ -89,9 +89,9 @@ def _rows(connection: Connection, after: ExportPlace, workspace_id: str | None, 
     return cast("list[ExportRow]", result.cursor.fetchall())
 
 
-def _next_day(connection: Connection, day: date, end_day: date) -> ExportPlace | None:
+def _next_day(connection: Connection, day: date) -> ExportPlace | None:
     """Return the place before the first row of the next day that is kept."""
-    found = connection.execute(_NEXT_DAY, {"day": day, "end_day": end_day}).scalar_one()
+    found = connection.execute(_NEXT_DAY, {"day": day}).scalar_one()
     return None if found is None else ExportPlace(found)
 
 

@@ -1,6 +1,7 @@
 """ListUsageBreakdown and ExportLedger: who may ask, what is translated, and that a slow reader slows us down."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -194,11 +195,34 @@ async def test_a_database_that_goes_away_ends_the_stream() -> None:
 
 
 async def test_a_reader_that_goes_away_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A stream that is closed while a page fails says nothing to anybody, and leaves no task."""
+    """A stream that is closed after its next page failed says nothing of that to anybody."""
     store = FakeExportStore([row(number) for number in range(1, 6)], fails_at=1)
     stream: Any = make_views_service(export=store).export(principal(), pb.ExportLedgerRequest())
     await anext(stream)
-    await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(store.asked) == 2
     await stream.aclose()
-    assert len(asyncio.all_tasks()) == 1
+    gc.collect()
     assert caplog.records == []
+
+
+async def test_a_reader_that_goes_away_ends_the_reading() -> None:
+    """A stream that is closed while its next page is read waits no longer for it."""
+    store, calls = FakeExportStore([row(number) for number in range(1, 6)]), 0
+
+    async def blocking(call: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if len(store.asked) == 1 and calls > 3:
+            await asyncio.Event().wait()
+        return call()
+
+    stream: Any = UsageViewsService(make_views(export=store), blocking).export(principal(), pb.ExportLedgerRequest())
+    await anext(stream)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 2
+    await stream.aclose()
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
