@@ -1,9 +1,5 @@
 """The arguments and options that several commands share, with their checks; what one has stays with it."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any
-
 import click
 
 from quillgate_cli.failure import WrongUsage
@@ -33,17 +29,3 @@ workspace_option = click.option(
     "--workspace", metavar="WORKSPACE_ID", callback=checked_id, help="Default: your key's own."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
-
-_DAY = click.DateTime(["%Y-%m-%d"])
-
-last_day_option = click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")
-
-
-def first_day_option(default: str) -> Callable[[Any], Any]:
-    """Returns the option for the first day of a range, whose default is said in words."""
-    return click.option("--from", "first", metavar="DAY", type=_DAY, help=f"YYYY-MM-DD, UTC. Default: {default}.")
-
-
-def written_day(moment: datetime | None) -> str:
-    """Returns a day as the contract has it, empty for none."""
-    return "" if moment is None else moment.date().isoformat()

@@ -1,15 +1,19 @@
-"""The options that select days of a workspace, the same for every command that shows what was used."""
+"""The options that select days, the same for every command that shows or keeps what was used."""
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any, Final
 
 import click
 
-_DAY = click.DateTime(["%Y-%m-%d"])
+DAY: Final = click.DateTime(["%Y-%m-%d"])
 
-from_option = click.option(
-    "--from", "first", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: 30 days before --to."
-)
-to_option = click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")
+last_day_option = click.option("--to", "last", metavar="DAY", type=DAY, help="YYYY-MM-DD, UTC. Default: today.")
+
+
+def first_day_option(default: str = "30 days before --to") -> Callable[[Any], Any]:
+    """Returns the option for the first day of a range, whose default is said in words."""
+    return click.option("--from", "first", metavar="DAY", type=DAY, help=f"YYYY-MM-DD, UTC. Default: {default}.")
 
 
 def day_text(moment: datetime | None) -> str:

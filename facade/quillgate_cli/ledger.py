@@ -16,8 +16,9 @@ from quillgate.v1.ledger_service_pb2 import (
     VoidLedgerEntryRequest,
 )
 from quillgate_cli import output
-from quillgate_cli.argument import first_day_option, json_option, last_day_option, workspace_option, written_day
+from quillgate_cli.argument import json_option, workspace_option
 from quillgate_cli.connection import Core, with_core
+from quillgate_cli.days import day_text, first_day_option, last_day_option
 from quillgate_cli.failure import ExitCode, Failure
 from quillgate_cli.ledger_archive import archive
 from quillgate_cli.ledger_entry import print_entry
@@ -61,7 +62,7 @@ def verify(core: Core, *, first: datetime | None, last: datetime | None, workspa
 
     Without --workspace all of them are compared. Nothing is changed.
     """
-    request = VerifyLedgerRequest(workspace_id=workspace or "", start_day=written_day(first), end_day=written_day(last))
+    request = VerifyLedgerRequest(workspace_id=workspace or "", start_day=day_text(first), end_day=day_text(last))
     days = []
     for day in core.stream(core.ledger.VerifyLedger, request, deadline_s=VERIFY_DEADLINE_S):
         days.append(day)
@@ -118,9 +119,7 @@ def reconcile(
     Ends with 1 if anything differs and was not corrected. A charge that was corrected before by the same provider is
     corrected once more a day at most, and one that was voided never.
     """
-    request = ReconcileLedgerRequest(
-        upstream=upstream, start_day=written_day(first), end_day=written_day(last), apply=apply
-    )
+    request = ReconcileLedgerRequest(upstream=upstream, start_day=day_text(first), end_day=day_text(last), apply=apply)
     answers = []
     for answer in core.stream(core.ledger.ReconcileLedger, request, deadline_s=RECONCILE_DEADLINE_S):
         answers.append(answer)

@@ -16,8 +16,9 @@ import click
 from quillgate.v1.ledger_service_pb2 import DropLedgerDayRequest, ListLedgerDaysRequest
 from quillgate.v1.metering_service_pb2 import ExportLedgerRequest
 from quillgate_cli import output
-from quillgate_cli.argument import json_option, written_day
+from quillgate_cli.argument import json_option
 from quillgate_cli.connection import Core, with_core
+from quillgate_cli.days import DAY, day_text
 from quillgate_cli.failure import ExitCode, Failure
 from quillgate_cli.ledger_files import FORMATS, ParquetFile, TextFile
 from quillgate_cli.usage_export import messages
@@ -31,7 +32,7 @@ DROP_DEADLINE_S: Final = 300.0
     "--before",
     required=True,
     metavar="DAY",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=DAY,
     help="Days before this one, YYYY-MM-DD, UTC; the last 7 are always kept.",
 )
 @click.option(
@@ -53,7 +54,7 @@ def archive(core: Core, *, before: datetime, directory: Path, file_format: str, 
     files only. Where nobody can be asked, nothing is done without --yes.
     """
     listed = core.call(core.ledger.ListLedgerDays, ListLedgerDaysRequest())
-    days = [day for day in listed.days if day.day < written_day(before)]
+    days = [day for day in listed.days if day.day < day_text(before)]
     if days and not yes and not _is_wanted(f"Write {len(days)} days to {directory} and drop them?"):
         raise Failure("nothing was done; --yes does not ask", ExitCode.USAGE)
     archived = []

@@ -12,7 +12,7 @@ from quillgate.v1.metering_service_pb2 import (
 from quillgate_cli import output
 from quillgate_cli.argument import json_option, workspace_option
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.days import day_text, from_option, to_option
+from quillgate_cli.days import day_text, first_day_option, last_day_option
 from quillgate_cli.default_command import DefaultCommand
 from quillgate_cli.money import dollars
 from quillgate_cli.table import Column
@@ -38,8 +38,8 @@ app = _DaysByDefault(
 
 @app.command()
 @workspace_option
-@from_option
-@to_option
+@first_day_option()
+@last_day_option
 @click.option("--chart", is_flag=True, help="Draw the days as bars, with the allowance as a line.")
 @json_option
 @with_core

@@ -11,22 +11,20 @@ import click
 from quillgate.v1.metering_service_pb2 import ExportLedgerRequest, ExportLedgerResponse
 from quillgate_cli.argument import workspace_option
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.days import day_text
+from quillgate_cli.days import day_text, first_day_option, last_day_option
 from quillgate_cli.failure import ExitCode, Failure, WrongUsage
 from quillgate_cli.ledger_files import FORMATS, LedgerFile, ParquetFile, StdoutFile, TextFile
 
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """How long a core that cannot be reached is waited for, each time a little longer; any row begins anew."""
 
-_DAY = click.DateTime(["%Y-%m-%d"])
-
 
 @click.command()
 @click.option("--format", "name", type=click.Choice(FORMATS), default="csv", show_default=True, help="Parquet: a file.")
 @workspace_option
 @click.option("--all-workspaces", is_flag=True, help="Of every workspace; for platform.admin.")
-@click.option("--from", "first", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: the first day kept.")
-@click.option("--to", "last", metavar="DAY", type=_DAY, help="YYYY-MM-DD, UTC. Default: today.")
+@first_day_option("the first day kept")
+@last_day_option
 @click.option(
     "--output", "path", metavar="FILE", type=click.Path(path_type=Path), help="Where to. Default: standard output."
 )

@@ -10,7 +10,7 @@ from quillgate.v1.metering_service_pb2 import ListUsageBreakdownRequest, UsageBr
 from quillgate_cli import output
 from quillgate_cli.argument import json_option, workspace_option
 from quillgate_cli.connection import Core, with_core
-from quillgate_cli.days import day_text, from_option, to_option
+from quillgate_cli.days import day_text, first_day_option, last_day_option
 from quillgate_cli.money import dollars
 from quillgate_cli.table import Column
 
@@ -40,8 +40,8 @@ _DIMENSIONS: Final[dict[str, Callable[[UsageBreakdown], str]]] = {
     help="What to break usage down by; may be given several times.",
 )
 @workspace_option
-@from_option
-@to_option
+@first_day_option()
+@last_day_option
 @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True, help="Most rows.")
 @json_option
 @with_core
