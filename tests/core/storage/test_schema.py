@@ -2,12 +2,17 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from fakes.books import Books
 from sqlalchemy import CheckConstraint, Engine, inspect, text
 
+from quillgate_core.storage import schema
 from quillgate_core.storage.engine import make_engine
 from quillgate_core.storage.schema import migrate
 from quillgate_core.storage.startup import StartupError
@@ -73,3 +78,40 @@ def test_newer_schema_is_refused(engine: Engine) -> None:
         migrate(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+
+
+def test_rows_of_the_release_before_are_moved(empty_database_url: str) -> None:
+    """A ledger without days is taken apart into them, with every row, and keys get their sums."""
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+        command.upgrade(config, "0004")
+        for statement in _OLD_ROWS:
+            connection.execute(text(statement))
+    migrate(engine)
+    books = Books(engine)
+    rows = books.read("SELECT tableoid::regclass::text AS kept_in, request_id, counted_messages FROM ledger ORDER BY 2")
+    assert [tuple(row) for row in rows] == [
+        ("ledger_20300501", "r1", 3),
+        ("ledger_20300501", "r2", 0),
+        ("ledger_20300502", "r3", 2),
+    ]
+    query = "SELECT day::text, message_count, held_messages, open_requests FROM key_daily_message_count ORDER BY day"
+    assert [tuple(row) for row in books.read(query)] == [("2030-05-01", 2, 4, 1), ("2030-05-02", 2, 0, 0)]
+    books.check()
+    engine.dispose()
+
+
+_OLD_ROWS = (
+    "INSERT INTO workspaces (workspace_id, name) VALUES ('ws', 'ws')",
+    "INSERT INTO daily_message_count (workspace_id, day, message_count, held_messages, input_tokens, request_count,"
+    " unpriced_request_count) VALUES ('ws', '2030-05-01', 2, 4, 90, 1, 1), ('ws', '2030-05-02', 2, 0, 0, 1, 1)",
+    "INSERT INTO ledger (workspace_id, request_id, day, state, key_id, nonce, endpoint, model, held_messages,"
+    " counted_messages, prompt_tokens, usage_source, reserve_time) VALUES"
+    " ('ws', 'r1', '2030-05-01', 'settled', 'k', 1, '', '', 2, 3, 100, 'estimate', '2030-05-01 12:00Z'),"
+    " ('ws', 'r2', '2030-05-01', 'open', 'k', 1, '', '', 4, 0, 0, '', '2030-05-01 13:00Z'),"
+    " ('ws', 'r3', '2030-05-02', 'recovered', 'k', 1, '', '', 2, 2, 0, 'hold', '2030-05-02 13:00Z')",
+    "INSERT INTO ledger_adjustments (workspace_id, request_id, source, day, counted_messages, prompt_tokens,"
+    " cached_tokens, completion_tokens) VALUES ('ws', 'r1', 'openrouter', '2030-05-01', -1, -10, 0, 0)",
+)

@@ -89,6 +89,7 @@ def _partition_ledger() -> None:
     _index_ledger()
     op.execute(_MOVE)
     op.drop_table("ledger_before")
+    op.execute(_SUM_UP_OVERRUN)
 
 
 _MOVE = """
@@ -108,6 +109,16 @@ BEGIN
     EXECUTE format('INSERT INTO ledger (%s) SELECT %s FROM ledger_before', columns, columns);
 END
 $$
+"""
+
+
+_SUM_UP_OVERRUN = """
+UPDATE daily_message_count d SET overrun_message_count = o.messages
+FROM (
+    SELECT workspace_id, day, sum(greatest(0, counted_messages - held_messages)) AS messages
+    FROM ledger WHERE state = 'settled' AND NOT byok GROUP BY 1, 2
+) o
+WHERE d.workspace_id = o.workspace_id AND d.day = o.day
 """
 
 
