@@ -70,6 +70,8 @@ def sane(usage: Usage) -> tuple[Usage, bool]:
     Providers do report negative counts, more cached than prompt tokens, and numbers beyond reason; such a usage is
     charged as far as it makes sense and flagged, because losing the row would be worse.
     """
+    if _is_sane(usage):
+        return usage, False
     prompt_tokens = min(max(usage.prompt_tokens, 0), MAX_TOKENS)
     cached_tokens = min(max(usage.cached_tokens, 0), prompt_tokens)
     completion_tokens = min(max(usage.completion_tokens, 0), MAX_TOKENS)
@@ -77,3 +79,12 @@ def sane(usage: Usage) -> tuple[Usage, bool]:
     cache_write_tokens = min(max(usage.cache_write_tokens, 0), prompt_tokens - cached_tokens)
     clamped = Usage(prompt_tokens, cached_tokens, completion_tokens, minimum_messages, cache_write_tokens)
     return clamped, clamped != usage
+
+
+def _is_sane(usage: Usage) -> bool:
+    return (
+        0 <= usage.cached_tokens <= usage.prompt_tokens <= MAX_TOKENS
+        and 0 <= usage.completion_tokens <= MAX_TOKENS
+        and 1 <= usage.minimum_messages <= MAX_MINIMUM_MESSAGES
+        and 0 <= usage.cache_write_tokens <= usage.prompt_tokens - usage.cached_tokens
+    )

@@ -1,8 +1,7 @@
 """The limits that a reservation is checked against, and how far one is used. Pure declarations."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 LimitName: TypeAlias = Literal[
     "daily_message_allowance",
@@ -21,8 +20,7 @@ MESSAGE_LIMITS: Final[frozenset[LimitName]] = frozenset(
 """Those in messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(NamedTuple):
     """One limit: its value and what is left of it, at least 0, in messages, requests or tokens."""
 
     limit: LimitName

@@ -333,7 +333,7 @@ def _after(limit: LimitState, reservation: Reservation, receipt: Receipt) -> Lim
     """Returns a limit with what was held and not counted given back."""
     if limit.limit not in MESSAGE_LIMITS or receipt.byok:
         return limit
-    return replace(limit, remaining=max(0, limit.remaining + reservation.held_messages - receipt.counted_messages))
+    return limit._replace(remaining=max(0, limit.remaining + reservation.held_messages - receipt.counted_messages))
 
 
 def _limited_key_id(reservation: Reservation) -> str | None:

@@ -114,11 +114,16 @@ class KeyState:
 
     def hold(self, messages: int, *, day: date, today: date) -> None:
         """Count messages of a day, or fewer than none, towards today's and this month's."""
-        self.used_today += messages if day == today else 0
-        self.used_in_month += messages if day >= today.replace(day=1) else 0
+        if day == today:
+            self.used_today += messages
+            self.used_in_month += messages
+        elif day.month == today.month and day.year == today.year:
+            self.used_in_month += messages
 
     def rates(self, now: datetime) -> Iterator[LimitState]:
         """Yield how far each limit is used that is not in messages."""
+        if not self.has_window and self.concurrent_requests is None:
+            return
         if self.requests_per_minute is not None:
             yield self._rate("key_requests_per_minute", self.requests_per_minute, 1, now)
         if self.tokens_per_minute is not None:

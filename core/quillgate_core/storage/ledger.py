@@ -181,7 +181,7 @@ def _lock_and_read(
     key_ids = {step.key_id for step in steps if isinstance(step, Reserve | Settle | Release)} - {None}
     keys = _query(connection, statements.read_keys, _key_parameters(statements, key_ids)) if key_ids else None
     ids = {(step.workspace_id, step.request_id) for step in steps}
-    rows = _query(connection, reads.rows, _columns(ids))
+    rows = _query(connection, reads.rows, ["\n".join(column) for column in _columns(ids)])
     claimed = {
         (step.workspace_id, step.idempotency.key)
         for step in steps

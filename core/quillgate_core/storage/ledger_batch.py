@@ -42,7 +42,7 @@ from quillgate_core.storage.ledger_rows import (
     add_charge,
     plain_text,
 )
-from quillgate_core.storage.workspace_account import MessageLimit, WorkspaceState, message_limits
+from quillgate_core.storage.workspace_account import MessageLimit, PeriodEnds, WorkspaceState, message_limits
 
 
 class LockMissing(Exception):
@@ -65,6 +65,7 @@ class LedgerBatch:
     ) -> None:
         self.now = now
         self.day = day
+        self._ends = PeriodEnds.of(day)
         self._workspaces = workspaces
         self._key_states = key_states
         self._daily_rows = {(row.workspace_id, row.day): row for row in daily_rows}
@@ -119,7 +120,7 @@ class LedgerBatch:
         key = self._key_states[step.key_id] if step.key_id is not None else None
         if key is not None and (refused := key.refusal(self.now, min_tokens=step.min_hold_tokens)) is not None:
             return refused
-        limits = self._limits(step.workspace_id, key, daily_row)
+        limits = list(message_limits(self._workspaces[step.workspace_id], key, daily_row, self._ends))
         left_messages = step.hold_messages
         if not step.byok:
             for limit in limits:
@@ -127,7 +128,11 @@ class LedgerBatch:
                     return self._exhausted(step.workspace_id, limit)
                 left_messages = min(left_messages, limit.left) if limit.is_binding else left_messages
         row = self._open(step, daily_row, key, held_messages=left_messages)
-        return self._reservation(row, key, is_replayed=False)
+        taken = 0 if step.byok else left_messages
+        states = [limit.after(taken) for limit in limits]
+        if key is not None:
+            states.extend(key.rates(self.now))
+        return self._reservation(row, key, states, is_replayed=False)
 
     def _open(self, step: Reserve, daily_row: DailyRow, key: KeyState | None, *, held_messages: int) -> LedgerRow:
         row = self._new_row(step, held_messages=held_messages)
@@ -148,13 +153,10 @@ class LedgerBatch:
         self._note_open(row, opened=1)
         return row
 
-    def _limits(self, workspace_id: str, key: KeyState | None, daily_row: DailyRow) -> list[MessageLimit]:
-        return list(message_limits(self._workspaces[workspace_id], key, daily_row, self.day))
-
     def _repeated(self, step: Reserve, row: LedgerRow) -> Reservation | Exception:
         if step.owner is None and row.owner is not None:
             return DuplicateRequest(step.request_id)
-        return self._reservation(row, None, is_replayed=row.nonce != step.nonce)
+        return self._reservation(row, None, (), is_replayed=row.nonce != step.nonce)
 
     def _refusal(self, step: Reserve) -> Exception | None:
         workspace = self._workspaces.get(step.workspace_id)
@@ -361,7 +363,9 @@ class LedgerBatch:
             return None
         return max(0, allowance - self._locked(workspace_id, day).used_messages)
 
-    def _reservation(self, row: LedgerRow, key: KeyState | None, *, is_replayed: bool) -> Reservation:
+    def _reservation(
+        self, row: LedgerRow, key: KeyState | None, states: Iterable[LimitState], *, is_replayed: bool
+    ) -> Reservation:
         return Reservation(
             row.workspace_id,
             row.request_id,
@@ -371,16 +375,11 @@ class LedgerBatch:
             self._remaining_messages(row.workspace_id, self.day),
             is_replayed,
             self._workspaces[row.workspace_id].allowance,
-            () if is_replayed else self._limit_states(row, key),
+            tuple(states),
             row.held_tokens if key is not None and key.tokens_per_minute is not None else None,
             row.key_id,
             row.model,
         )
-
-    def _limit_states(self, row: LedgerRow, key: KeyState | None) -> tuple[LimitState, ...]:
-        limits = self._limits(row.workspace_id, key, self._locked(row.workspace_id, self.day))
-        states = [LimitState(limit.name, limit.value, max(0, limit.left), limit.reset_time) for limit in limits]
-        return (*states, *key.rates(self.now)) if key is not None else tuple(states)
 
     def _receipt(self, row: LedgerRow) -> Receipt:
         return Receipt(

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple, Self
 
-from quillgate_core.limits import LimitName
+from quillgate_core.limits import LimitName, LimitState
 from quillgate_core.storage.key_account import KeyState, next_day, next_month
 from quillgate_core.storage.ledger_rows import DailyRow
 
@@ -36,13 +37,12 @@ class WorkspaceState:
 
     def end(self, day: date, *, held: int, counted: int, today: date) -> None:
         """Note that a request of a day before today has ended."""
-        if today.replace(day=1) <= day < today:
+        if day != today and today.replace(day=1) <= day < today:
             self.month_used += counted - held
             self.month_counted += counted
 
 
-@dataclass(frozen=True, slots=True)
-class MessageLimit:
+class MessageLimit(NamedTuple):
     """One limit in messages: what is used of it, counted or held, and when it begins anew."""
 
     name: LimitName
@@ -57,21 +57,37 @@ class MessageLimit:
         """What is left of it; below 0 if more is used."""
         return self.value - self.used
 
+    def after(self, messages: int) -> LimitState:
+        """Return how far it is used once so many messages more are."""
+        return LimitState(self.name, self.value, max(0, self.left - messages), self.reset_time)
+
+
+class PeriodEnds(NamedTuple):
+    """When the day and the month end."""
+
+    day: datetime
+    month: datetime
+
+    @classmethod
+    def of(cls, day: date) -> Self:
+        """Return those of a day."""
+        return cls(next_day(day), next_month(day))
+
 
 def message_limits(
-    workspace: WorkspaceState, key: KeyState | None, daily_row: DailyRow, day: date
+    workspace: WorkspaceState, key: KeyState | None, daily_row: DailyRow, ends: PeriodEnds
 ) -> Iterator[MessageLimit]:
     """Yield every limit in messages that a request of today is under, the workspace's first."""
     binding = not workspace.allows_overage
     if workspace.allowance is not None:
         used = daily_row.used_messages
-        yield MessageLimit("daily_message_allowance", workspace.allowance, used, next_day(day), binding)
+        yield MessageLimit("daily_message_allowance", workspace.allowance, used, ends.day, binding)
     if workspace.monthly_allowance is not None:
         used = workspace.month_used + daily_row.used_messages
-        yield MessageLimit("monthly_message_allowance", workspace.monthly_allowance, used, next_month(day), binding)
+        yield MessageLimit("monthly_message_allowance", workspace.monthly_allowance, used, ends.month, binding)
     if key is None:
         return
     if key.daily_messages is not None:
-        yield MessageLimit("key_daily_messages", key.daily_messages, key.used_today, next_day(day), True)
+        yield MessageLimit("key_daily_messages", key.daily_messages, key.used_today, ends.day, True)
     if key.monthly_messages is not None:
-        yield MessageLimit("key_monthly_messages", key.monthly_messages, key.used_in_month, next_month(day), True)
+        yield MessageLimit("key_monthly_messages", key.monthly_messages, key.used_in_month, ends.month, True)
