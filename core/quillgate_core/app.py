@@ -212,7 +212,8 @@ class Core:
 
     def _begin_metering(self, database: Database, daily_store: SqlDailyStore, adjustments: SqlAdjustmentStore) -> None:
         instance_id = f"core_{uuid.uuid4().hex}"
-        self._journal = Journal(database.data_dir / "journal" / f"{instance_id}{SUFFIX}")
+        path = database.data_dir / "journal" / f"{instance_id}{SUFFIX}"
+        self._journal = Journal(path, failpoint=self._failpoint)
         self._writer = GroupedWriter(
             connect=partial(connect_ledger, database.url),
             ledger=Ledger(failpoint=self._failpoint),

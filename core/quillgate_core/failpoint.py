@@ -51,6 +51,12 @@ WHOLE: Final = "whole"
 SETTLED: Final = "settled"
 """The request is settled; its caller has not seen the end."""
 
+JOURNAL_WRITTEN: Final = "journal written"
+"""Ends that the database cannot take now are in the journal's file, perhaps not on disk."""
+
+JOURNALED: Final = "journaled"
+"""They are on disk."""
+
 RELEASE: Final = "release"
 """The provider failed before any output; the reservation is about to be released."""
 
@@ -85,6 +91,8 @@ NAMES: Final = (
     MORE_OUTPUT,
     WHOLE,
     SETTLED,
+    JOURNAL_WRITTEN,
+    JOURNALED,
     RELEASE,
     RELEASED,
     LEASE,

@@ -43,8 +43,13 @@ class Doomsayer:
         )
         self._pids: list[int] = []
 
-    def start(self, name: str, hit: int, *, database_url: str, data_dir: Path, catalogue: Path) -> DoomedCore:
-        """Start a core that dies when it comes by `name` for the `hit`-th time; returns when it serves. Blocking."""
+    def start(self, name: str, hit: int, *, database_url: str, directory: Path) -> DoomedCore:
+        """Start a core that dies when it comes by `name` for the `hit`-th time; returns when it serves. Blocking.
+
+        Its data are in `doomed` below the directory, whose catalogue and pepper it uses.
+        """
+        data_dir = directory / "doomed"
+        data_dir.mkdir()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         asked = {
@@ -52,7 +57,8 @@ class Doomsayer:
             "hit": hit,
             "database_url": database_url,
             "data_dir": str(data_dir),
-            "catalogue": str(catalogue),
+            "pepper_file": str(directory / "pepper"),
+            "catalogue": str(directory / "catalogue.toml"),
         }
         print(json.dumps(asked), file=self._process.stdin, flush=True)
         pid, address = self._process.stdout.readline().split()

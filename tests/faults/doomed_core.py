@@ -1,10 +1,11 @@
 """A program that starts cores which die at a failpoint: one child for each line of JSON that it reads.
 
-    {"name": "committed", "hit": 2, "database_url": …, "data_dir": …, "catalogue": …}
+    {"name": "committed", "hit": 2, "database_url": …, "data_dir": …, "pepper_file": …, "catalogue": …}
 
 It answers with a line, the gRPC address of the child or "died", and the child writes `reached` into its data directory
-when it kills itself. SIGUSR1 makes a child renew its lease, SIGUSR2 recover. Everything is imported once, before the
-children are forked, and nothing else is done in the parent: gRPC and threads would not survive the fork.
+when it kills itself. SIGUSR1 makes a child renew its lease, SIGUSR2 recover what the core "dead" has left. Everything
+is imported once, before the children are forked, and nothing else is done in the parent: gRPC and threads would not
+survive the fork.
 """
 
 import asyncio
@@ -46,12 +47,13 @@ async def serve(asked: dict[str, Any], say: Callable[[str], None]) -> None:
     """Serve until death."""
     data_dir = Path(asked["data_dir"])
     config = Config.from_environ({"QUILLGATE_CONFIG": asked["catalogue"], "QUILLGATE_GRPC_ADDRESS": "127.0.0.1:0"})
-    with Database(asked["database_url"], data_dir=data_dir) as database:
+    pepper_file = Path(asked["pepper_file"])
+    with Database(asked["database_url"], data_dir=data_dir, pepper_file=pepper_file) as database:
         core = Core(config, database, failpoint=Doom(asked["name"], asked["hit"], data_dir / "reached"))
         await core.start()
         loop = asyncio.get_running_loop()
         renew = partial(loop.run_in_executor, None, core.metering.renew_lease)
-        recover = partial(loop.run_in_executor, None, core.metering.recover)
+        recover = partial(loop.run_in_executor, None, core.metering.recover_instance, "dead")
         loop.add_signal_handler(signal.SIGUSR1, renew)
         loop.add_signal_handler(signal.SIGUSR2, recover)
         say(core.address)

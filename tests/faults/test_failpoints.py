@@ -3,17 +3,27 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from aiohttp import ClientError, ClientSession
 from fakes.books import Books
-from fakes.scripted_upstream import ScriptedAnswer, Step, chat_answer, chat_chunk, chat_stream, json_answer, sse_answer
+from fakes.scripted_upstream import (
+    BodyStep,
+    ScriptedAnswer,
+    Step,
+    chat_answer,
+    chat_chunk,
+    chat_stream,
+    json_answer,
+    sse_answer,
+)
 from faults.doomed import DoomedCore, Doomsayer
 from service import BIG_MODEL, RunningService, Tenant, start_service
 from sqlalchemy import Engine
@@ -21,7 +31,10 @@ from sqlalchemy import Engine
 from quillgate.v1 import completion_service_pb2, completion_service_pb2_grpc
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_core import failpoint
+from quillgate_core.app import Core
+from quillgate_core.config import Config
 from quillgate_core.reservation import Reserve
+from quillgate_core.storage.database import Database
 from quillgate_facade.app import build_app
 from quillgate_facade.app import serve as serve_facade
 from quillgate_facade.config import FacadeConfig
@@ -47,6 +60,8 @@ class Case:
     found: tuple[str, ...]
     kinds: tuple[str, ...] = ("stream", "unary")
     is_failing: bool = False
+    is_blocked: bool = False
+    """Whether the database hangs when the answer is whole."""
     push: int = 0
     """The signal that brings the core to the failpoint while its request hangs at the provider."""
 
@@ -71,6 +86,8 @@ CASES = (
     Case(failpoint.COMMITTED, 2, (EXACT,)),
     Case(failpoint.ANSWERED, 2, (EXACT,)),
     Case(failpoint.SETTLED, 1, (EXACT,)),
+    Case(failpoint.JOURNAL_WRITTEN, 1, (EXACT,), is_blocked=True),
+    Case(failpoint.JOURNALED, 1, (EXACT,), is_blocked=True),
     Case(failpoint.RELEASE, 1, (CHARGED,), is_failing=True),
     Case(failpoint.RELEASED, 1, (FREE,), is_failing=True),
     Case(failpoint.LEASE, 2, (CHARGED,), push=signal.SIGUSR1),
@@ -108,6 +125,8 @@ class Scene:
     tenant: Tenant
     doomed: DoomedCore
     books: Books
+    directory: Path
+    is_blocked: asyncio.Event
 
     @property
     def script(self) -> ScriptedAnswer:
@@ -115,10 +134,12 @@ class Scene:
         if self.case.is_failing:
             return json_answer(500, {"error": {"message": "broken"}})
         if self.kind == "unary":
-            return ScriptedAnswer(before=[Step.HANG]) if self.case.push else chat_answer()
+            answer = chat_answer()
+            pause: BodyStep = Step.HANG if self.case.push else self.is_blocked
+            return replace(answer, before=[pause] if self.case.push or self.case.is_blocked else ())
         if self.case.push:
             return sse_answer(chat_chunk({"role": "assistant", "content": "Hel"}), Step.HANG)
-        return chat_stream(("Hel", "lo"), between=0.05)
+        return chat_stream(("Hel", "lo"), between=self.is_blocked if self.case.is_blocked else 0.05)
 
     async def ask(self) -> Seen:
         """Ask the doomed core through a facade, and push it to its end when the provider has the request."""
@@ -132,8 +153,22 @@ class Scene:
             if self.case.push:
                 await self.service.upstream.wait_for_requests()
                 self.doomed.signal(self.case.push)
+            if self.case.is_blocked:
+                await self.service.upstream.wait_for_requests()
+                await stack.enter_async_context(self._blocking())
+                self.is_blocked.set()
             async with asyncio.timeout(BOUND_S):
                 return await asking
+
+    @asynccontextmanager
+    async def _blocking(self) -> AsyncIterator[None]:
+        """Keep every settlement waiting, as a database that hangs would."""
+        async with (
+            await psycopg.AsyncConnection.connect(self.service.database_url) as connection,
+            connection.transaction(force_rollback=True),
+        ):
+            await connection.execute("SELECT FROM daily_message_count FOR UPDATE")
+            yield
 
     async def _ask(self, http: ClientSession, url: str) -> Seen:
         body = {
@@ -153,13 +188,11 @@ class Scene:
             return Seen(False)
         return Seen(True, _usage(json.loads(text.split("data: ")[-2])))
 
-    async def clean_up(self) -> int:
-        """End the dead core's lease, as 30 s would, and recover: what the core beside it does each 5 s."""
-        self.books.run(
-            "UPDATE core_instances SET lease_expire_time = clock_timestamp() - interval '1 s' WHERE instance_id <> :id",
-            id=self.service.core.metering.instance_id,
-        )
-        return await asyncio.to_thread(self.service.core.metering.recover)
+    async def clean_up(self) -> None:
+        """Start a core in the dead one's place, and wait until it has inherited whatever is left."""
+        await asyncio.to_thread(self.service.core.metering.recover_instance, "dead")
+        async with succeeding(self.service.database_url, self.directory):
+            pass
 
     def rows(self) -> list[Any]:
         """The ledger's rows of chats."""
@@ -193,6 +226,23 @@ class Scene:
         return code
 
 
+@asynccontextmanager
+async def succeeding(database_url: str, directory: Path) -> AsyncIterator[None]:
+    """Run a core where the doomed one was, from when it has inherited its journal."""
+    catalogue, data_dir = directory / "catalogue.toml", directory / "doomed"
+    config = Config.from_environ({"QUILLGATE_CONFIG": str(catalogue), "QUILLGATE_GRPC_ADDRESS": "127.0.0.1:0"})
+    with Database(database_url, data_dir=data_dir, pepper_file=directory / "pepper") as database:
+        core = Core(config, database)
+        await core.start()
+        try:
+            async with asyncio.timeout(BOUND_S):
+                while len(list((data_dir / "journal").iterdir())) > 1:
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            await core.stop(1.0)
+
+
 def _usage(answer: dict[str, Any]) -> tuple[int, int, int]:
     usage = answer["usage"]
     return (
@@ -208,11 +258,9 @@ async def test_killed_at(
 ) -> None:
     """The ledger agrees with the provider and the caller: the hold, the exact usage or nothing, once, and none held."""
     async with start_service(database_url, tmp_path) as service:
-        doomed = doomsayer.start(
-            case.name, case.hit, database_url=database_url, data_dir=tmp_path, catalogue=tmp_path / "catalogue.toml"
-        )
+        doomed = doomsayer.start(case.name, case.hit, database_url=database_url, directory=tmp_path)
         tenant = await service.tenant(allowance=100)
-        scene = Scene(case, kind, service, tenant, doomed, Books(engine))
+        scene = Scene(case, kind, service, tenant, doomed, Books(engine), tmp_path, asyncio.Event())
         await service.core.metering.reserve(
             Reserve(workspace_id=tenant.workspace_id, request_id="another's", owner="dead", hold_messages=2)
         )
@@ -230,7 +278,7 @@ async def test_killed_at(
 
         for row in rows:
             assert await scene.repeat(row.request_id) is grpc.StatusCode.ALREADY_EXISTS
-        assert await scene.clean_up() == 0
+        await scene.clean_up()
         assert scene.rows() == rows
         assert scene.found(rows) == found
 
@@ -238,12 +286,11 @@ async def test_killed_at(
 @pytest.mark.parametrize("name", [failpoint.LEASE, failpoint.LEASE_HELD])
 async def test_killed_at_the_start(name: str, database_url: str, tmp_path: Path, doomsayer: Doomsayer) -> None:
     """A core that dies while it takes its lease for the first time leaves nothing that would stop another one."""
-    catalogue = tmp_path / "catalogue.toml"
-    catalogue.write_text("")
-    doomed = doomsayer.start(name, 1, database_url=database_url, data_dir=tmp_path, catalogue=catalogue)
+    (tmp_path / "catalogue.toml").write_text("")
+    doomed = doomsayer.start(name, 1, database_url=database_url, directory=tmp_path)
     assert await doomed.died_at() == name
-    async with start_service(database_url, tmp_path) as service:
-        assert await asyncio.to_thread(service.core.metering.recover) == 0
+    async with succeeding(database_url, tmp_path), start_service(database_url, tmp_path) as service:
+        assert await service.tenant()
 
 
 def test_every_failpoint_is_reached() -> None:

@@ -19,6 +19,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from quillgate_core import failpoint as places
+from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.reservation import Release, Settle
 
 logger = logging.getLogger(__name__)
@@ -53,10 +55,16 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, *, create: Callable[[Path], FileIO] = _create, max_bytes: int = MAX_JOURNAL_BYTES
+        self,
+        path: Path,
+        *,
+        create: Callable[[Path], FileIO] = _create,
+        max_bytes: int = MAX_JOURNAL_BYTES,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._path = path
         self._create = create
+        self._failpoint = failpoint
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._file: FileIO | None = None
@@ -89,7 +97,9 @@ class Journal:
                 raise OSError("the journal is full")
             try:
                 _write_all(self._file, lines)
+                self._failpoint(places.JOURNAL_WRITTEN)
                 os.fsync(self._file.fileno())
+                self._failpoint(places.JOURNALED)
             except OSError:
                 self._file.truncate(self._size)
                 raise

@@ -75,10 +75,11 @@ class AilingProvider:
             tokens = self._tokens(asked, prompt)
             answer = self._stream if asked.get("stream") else self._whole
             return await answer(request, dispatch, tokens, fault)
-        except (asyncio.CancelledError, ConnectionError):
+        except ConnectionError:
+            return web.Response()  # to nobody
+        finally:
             if dispatch.fate == "running":
                 dispatch.fate = "caller gone"
-            raise
 
     def _fault(self) -> str:
         draw = self._chance.randrange(100)

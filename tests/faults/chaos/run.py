@@ -40,7 +40,7 @@ class Plan:
 
     duration_s: float
     kill_s: float = 3.0
-    restart_s: float = 45.0
+    restart_s: float = 40.0
     seed: int = 0
     cores: int = 2
     facades: int = 2
