@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import LiteralString
 
-from quillgate_core.reservation import Note, Release, Settle, Step
+from quillgate_core.reservation import Release, Settle, Step
 from quillgate_core.storage import ledger_sql as sql
 from quillgate_core.storage.ledger_days import REMEMBER_DAYS, partition, source
 
@@ -47,18 +47,18 @@ class LedgerStatements:
     def reads(self, steps: Iterable[Step], *, trusts_days: bool) -> Reads:
         """Return the narrowest statements that find every row that the steps may be about.
 
-        A core's own requests were reserved a moment ago. Others repeat a step as long as it is remembered.
+        A core's own requests were reserved a moment ago, or their ends say when. Others repeat a step as long as it is
+        remembered.
         """
         if not trusts_days:
             return self.every
         found = self.recent
         for step in steps:
-            day = None if isinstance(step, Note) or not isinstance(step, Settle | Release) else step.day
-            if day is not None and day < self.yesterday:
-                if day < self._first_remembered:
+            if isinstance(step, Settle | Release) and step.day is not None:
+                if step.day < self._first_remembered:
                     return self.every
-                found = self.remembered
-            elif step.owner is None:
+                found = found if step.day >= self.yesterday else self.remembered
+            elif isinstance(step, Settle | Release) or step.owner is None:
                 found = self.remembered
         return found
 
