@@ -116,7 +116,7 @@ class Metered:
         if reservation.replayed:
             raise DuplicateRequest(request_id)
         self._failpoint(places.RESERVED)
-        return replace(reservation, key_id=principal.key_id, key_revision=principal.key_revision)
+        return reservation
 
     async def answer(
         self,

@@ -48,7 +48,16 @@ class FakeLedgerWriter:
         if isinstance(step, Reserve):
             held = min(step.hold_messages, self.left_messages)
             return Reservation(
-                step.workspace_id, step.request_id, DAY, held, "open", self.left_messages - held, self.is_replayed
+                step.workspace_id,
+                step.request_id,
+                DAY,
+                held,
+                "open",
+                self.left_messages - held,
+                self.is_replayed,
+                key_id=step.key_id,
+                model=step.model,
+                key_revision=step.key_revision or 0,
             )
         assert isinstance(step, Settle | Release)
         usage = step.usage if isinstance(step, Settle) else Usage()

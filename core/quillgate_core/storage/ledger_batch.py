@@ -379,6 +379,7 @@ class LedgerBatch:
             row.held_tokens if key is not None and key.tokens_per_minute is not None else None,
             row.key_id,
             row.model,
+            key.revision if key is not None else 0,
         )
 
     def _receipt(self, row: LedgerRow) -> Receipt:
