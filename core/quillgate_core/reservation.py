@@ -29,7 +29,7 @@ def new_nonce() -> int:
 
     It is no secret, so it need not cost a system call.
     """
-    return random.getrandbits(NONCE_BITS)  # noqa: S311
+    return random.getrandbits(NONCE_BITS)
 
 
 @dataclass(frozen=True, slots=True)
