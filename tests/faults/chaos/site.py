@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from serve_process import environment
 
 from quillgate.v1 import key_service_pb2, key_service_pb2_grpc, workspace_service_pb2, workspace_service_pb2_grpc
 from quillgate_core.storage.embedded import EmbeddedPostgres
+from quillgate_core.storage.startup import StartupError
 
 READY_S = 60.0
+AGAIN_S = 0.5
 ADMIN_CALL_S = 5.0
 MODELS = ("chaos/one", "chaos/two")
 CATALOGUE = """
@@ -99,7 +102,15 @@ class Postgres:
         server.send_signal(signal.SIGQUIT)
         server.wait(READY_S)
         following = EmbeddedPostgres(self._directory)
-        following.start()
+        for is_last in (False, False, True):
+            try:
+                following.start()
+                break
+            except StartupError as error:
+                print(f"the database does not start: {error}", flush=True)
+                if is_last:
+                    raise
+            time.sleep(AGAIN_S)
         self._server.stop()
         self._server = following
 
