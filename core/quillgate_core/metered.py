@@ -330,10 +330,14 @@ class Metered:
 
 
 def _after(limit: LimitState, reservation: Reservation, receipt: Receipt) -> LimitState:
-    """Returns a limit with what was held and not counted given back."""
-    if limit.limit not in MESSAGE_LIMITS or receipt.byok:
+    """Returns a limit with what was held and not used given back."""
+    if limit.limit in MESSAGE_LIMITS and not receipt.byok:
+        spare = reservation.held_messages - receipt.counted_messages
+    elif limit.limit == "key_tokens_per_minute":
+        spare = (reservation.held_tokens or 0) - receipt.usage.prompt_tokens - receipt.usage.completion_tokens
+    else:
         return limit
-    return limit._replace(remaining=max(0, limit.remaining + reservation.held_messages - receipt.counted_messages))
+    return limit._replace(remaining=max(0, limit.remaining + spare))
 
 
 def _limited_key_id(reservation: Reservation) -> str | None:

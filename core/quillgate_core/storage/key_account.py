@@ -1,7 +1,8 @@
 """What a transaction knows of a key: whether it works, its limits, and how far they are used. Pure.
 
 A key's rows change only under the lock of its workspace's day, so what was read holds until the commit. Requests and
-tokens a minute are counted in a window of seconds: at most the limit in any 60 seconds, whoever serves them.
+tokens a minute are counted in a window: at most the limit in any 60 seconds, whoever serves them. Those of one second
+share an entry, which counts until 60 s after the last of them.
 """
 
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import msgspec
 from quillgate_core.errors import RateLimited
 from quillgate_core.limits import LimitName, LimitState
 
-WINDOW_S: Final = 60
-"""A second counts until this many whole seconds have passed after it, so that no 60 seconds see more than the limit."""
+WINDOW_MS: Final = 60_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 AT_ONCE_S: Final = 1
 """When to come back if too many requests run, which nobody can foresee."""
@@ -96,20 +98,21 @@ class KeyState:
         self.open_requests += 1
         if not self.has_window:
             return
-        second = int(now.timestamp())
+        now_ms = _milliseconds(now)
         window = [number for entry in self._alive(now) for number in entry]
-        if window and window[-3] == second:
+        if window and window[-3] // 1000 == now_ms // 1000:
+            window[-3] = now_ms
             window[-2] += 1
             window[-1] += held_tokens
         else:
-            window += [second, 1, held_tokens]
+            window += [now_ms, 1, held_tokens]
         self.window = window
 
     def correct(self, reserve_s: int, *, tokens: int) -> None:
         """Add tokens, mostly fewer than none, to the second of a request's reservation, if that still counts."""
         window = self.window or []
         for index in range(0, len(window), 3):
-            if window[index] == reserve_s:
+            if window[index] // 1000 == reserve_s:
                 window[index + 2] = max(0, window[index + 2] + tokens)
 
     def hold(self, messages: int, *, day: date, today: date) -> None:
@@ -137,9 +140,9 @@ class KeyState:
         return LimitState(name, value, max(0, value - used), self._free_time(now, index, used))
 
     def _alive(self, now: datetime) -> Iterator[tuple[int, int, int]]:
-        window, first = self.window or [], int(now.timestamp()) - WINDOW_S
+        window, end_ms = self.window or [], _milliseconds(now) - WINDOW_MS
         for index in range(0, len(window), 3):
-            if window[index] >= first:
+            if window[index] > end_ms:
                 yield window[index], window[index + 1], window[index + 2]
 
     def _used(self, now: datetime, index: int) -> int:
@@ -152,8 +155,12 @@ class KeyState:
         for entry in self._alive(now):
             amount -= entry[index]
             if amount <= 0:
-                return datetime.fromtimestamp(entry[0] + WINDOW_S + 1, UTC)
-        return now + timedelta(seconds=WINDOW_S)
+                return _EPOCH + timedelta(milliseconds=entry[0] + WINDOW_MS)
+        return now + timedelta(milliseconds=WINDOW_MS)
+
+
+def _milliseconds(now: datetime) -> int:
+    return (now - _EPOCH) // timedelta(milliseconds=1)
 
 
 def next_day(day: date) -> datetime:

@@ -187,7 +187,7 @@ key_daily_message_count = Table(
     Column(
         "request_window",
         ARRAY(BigInteger),
-        comment="second since 1970, requests, tokens, and so on for the last 60 s; null: it has no such limit",
+        comment="of each second: ms since 1970 of its last request, requests, tokens; null: it has no such limit",
     ),
     postgresql_with={"fillfactor": "50"},
 )

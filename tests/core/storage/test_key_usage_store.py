@@ -14,6 +14,7 @@ from quillgate_core.storage.key_usage_store import SqlKeyUsageStore
 CLOCK = "timestamptz '2030-05-10 00:00:30Z'"
 NOW = datetime(2030, 5, 10, 0, 0, 30, tzinfo=UTC)
 S = int(NOW.timestamp())
+MS = S * 1000
 
 
 @pytest.fixture
@@ -82,28 +83,28 @@ def test_the_newest_window_counts(books: Books) -> None:
         rates = _read(books, limits=KeyLimits(requests_per_minute=100, tokens_per_minute=100)).rates
         return 100 - rates[0].remaining, 100 - rates[1].remaining
 
-    _add(books, "2030-05-08", window=[S, 1, 1])
+    _add(books, "2030-05-08", window=[MS, 1, 1])
     assert used() == (0, 0)
-    _add(books, "2030-05-09", window=[S - 31, 2, 20])
+    _add(books, "2030-05-09", window=[MS - 31_000, 2, 20])
     assert used() == (2, 20)
     _add(books, "2030-05-10")
     assert used() == (2, 20)
-    window = [S - 31, 2, 20, S, 1, 7]
+    window = [MS - 31_000, 2, 20, MS, 1, 7]
     books.run("UPDATE key_daily_message_count SET request_window = :window WHERE day = '2030-05-10'", window=window)
     assert used() == (3, 27)
 
 
-def test_a_second_counts_for_a_minute_after_it(books: Books) -> None:
-    """It counts until sixty whole seconds have passed after it, and a limit is whole when its last use does not."""
-    _add(books, "2030-05-10", window=[S - 61, 9, 90, S - 60, 1, 30, S - 10, 2, 0])
+def test_an_entry_counts_for_a_minute_after_it(books: Books) -> None:
+    """It counts until sixty seconds have passed after it, and a limit is whole when its last use does not."""
+    _add(books, "2030-05-10", window=[MS - 60_000, 9, 90, MS - 59_000, 1, 30, MS - 10_000, 2, 0])
     assert _read(books, limits=KeyLimits(requests_per_minute=10, tokens_per_minute=100)).rates == (
-        LimitState("key_requests_per_minute", 10, 7, datetime.fromtimestamp(S - 10 + 61, UTC)),
-        LimitState("key_tokens_per_minute", 100, 70, datetime.fromtimestamp(S - 60 + 61, UTC)),
+        LimitState("key_requests_per_minute", 10, 7, datetime.fromtimestamp(S - 10 + 60, UTC)),
+        LimitState("key_tokens_per_minute", 100, 70, datetime.fromtimestamp(S - 59 + 60, UTC)),
     )
 
 
 def test_an_idle_minute_is_whole_now(books: Books) -> None:
     """A limit of which nothing is used need not be waited for."""
-    _add(books, "2030-05-10", window=[S - 61, 9, 90])
+    _add(books, "2030-05-10", window=[MS - 61_000, 9, 90])
     found = _read(books, limits=KeyLimits(requests_per_minute=10))
     assert found.rates == (LimitState("key_requests_per_minute", 10, 10, NOW),)

@@ -19,7 +19,7 @@ from quillgate_core.storage.lease_store import SqlLeaseStore
 from quillgate_core.storage.ledger import Ledger, connect_ledger
 
 START: Final = datetime(2030, 4, 29, 23, 58, tzinfo=UTC)
-WINDOW_S: Final = 60
+WINDOW: Final = timedelta(seconds=60)
 KEY_LIMITS: Final = (
     "concurrent_requests",
     "requests_per_minute",
@@ -56,6 +56,8 @@ class Model:
     now: datetime = START
     entries: dict[str, Entry] = field(default_factory=dict)
     window: dict[int, list[int]] = field(default_factory=dict)
+    last: dict[int, datetime] = field(default_factory=dict)
+    """By second: when its last request came."""
     limits: dict[str, int | None] = field(default_factory=dict)
     allows_overage: bool = False
 
@@ -85,7 +87,7 @@ class Model:
 
     def in_minute(self, index: int) -> int:
         """Requests (0) or tokens (1) that still count."""
-        return sum(counts[index] for second, counts in self.window.items() if second >= self.second - WINDOW_S)
+        return sum(counts[index] for second, counts in self.window.items() if self.last[second] + WINDOW > self.now)
 
     def open_requests(self) -> int:
         """Requests that run, as far back as they can."""
@@ -146,6 +148,7 @@ class Model:
             counts = self.window.setdefault(self.second, [0, 0])
             counts[0] += 1
             counts[1] += held_tokens
+            self.last[self.second] = self.now
         return ("open", held, None if limit is None else held_tokens)
 
 

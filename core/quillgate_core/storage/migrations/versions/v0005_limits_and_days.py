@@ -274,7 +274,7 @@ def _create_key_days() -> None:
         sa.Column(
             "request_window",
             sa.ARRAY(sa.BigInteger()),
-            comment="second since 1970, requests, tokens, and so on for the last 60 s; null: it has no such limit",
+            comment="of each second: ms since 1970 of its last request, requests, tokens; null: it has no such limit",
         ),
         sa.PrimaryKeyConstraint("key_id", "day", name=op.f("pk_key_daily_message_count")),
         postgresql_with={"fillfactor": "50"},
