@@ -52,7 +52,7 @@ def allowance_headers(account: Receipt | Reservation, now: Callable[[], datetime
     tightest = tightest_of(states.values())
     if tightest is not None:
         headers |= {REMAINING_HEADER: str(tightest.remaining)}
-        headers |= rate_headers("requests", tightest, now()) | rate_headers("tokens", _in_tokens(tightest), now())
+        headers |= rate_headers("requests", tightest, now()) | rate_headers("tokens", in_tokens(tightest), now())
     elif account.HasField("remaining_messages"):
         headers |= {REMAINING_HEADER: str(account.remaining_messages)}
     for limit, unit in ((LIMIT_KEY_REQUESTS_PER_MINUTE, "requests"), (LIMIT_KEY_TOKENS_PER_MINUTE, "tokens")):
@@ -92,7 +92,7 @@ def _day_of(account: Receipt | Reservation) -> LimitState | None:
     return state
 
 
-def _in_tokens(state: LimitState) -> LimitState:
+def in_tokens(state: LimitState) -> LimitState:
     """Returns a limit in messages as one in tokens."""
     tokens = LimitState(value=state.value * TOKENS_PER_MESSAGE, remaining=state.remaining * TOKENS_PER_MESSAGE)
     if state.HasField("reset_time"):

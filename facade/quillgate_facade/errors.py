@@ -20,7 +20,7 @@ import msgspec
 from quillgate.v1 import error_reason_pb2
 from quillgate.v1.metering_service_pb2 import LimitState
 from quillgate_codec import JsonError, error_info
-from quillgate_facade.allowance import rate_headers
+from quillgate_facade.allowance import in_tokens, rate_headers
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def from_rpc(error: grpc.RpcError, *, request_id: str, credential: str, now: dat
         kind=kind,
         code=row.code or info.metadata.get("code") or None,
         param=info.metadata.get("param") or None,
-        headers=_retry_headers(row, info, now) | (_limit_headers(kind, info, now) if row.kind == _REQUESTS else {}),
+        headers=_retry_headers(row, info, now) | _limit_headers(kind, info, now),
     )
 
 
@@ -213,13 +213,20 @@ def _retry_headers(row: Row, info: error_reason_pb2.ErrorInfo, now: datetime) ->
 
 
 def _limit_headers(unit: str, info: error_reason_pb2.ErrorInfo, now: datetime) -> dict[str, str]:
-    """Returns `x-ratelimit-*` of the limit that refused; none where the core does not say which it was."""
+    """Returns `x-ratelimit-*` of the limit that refused; none for other refusals.
+
+    One in messages stands for requests and, 16,000 a message, for tokens, as in answers.
+    """
+    is_quota = info.reason == "ALLOWANCE_EXHAUSTED"
+    names = ("allowance", "remaining_messages") if is_quota else ("value", "remaining")
     try:
-        value, remaining = (int(info.metadata.get(name, "")) for name in ("value", "remaining"))
+        value, remaining = (int(info.metadata.get(name, "")) for name in names)
         state = LimitState(value=value, remaining=remaining)
         state.reset_time.FromJsonString(info.metadata.get("reset_time", ""))
     except ValueError:
         return {}
+    if is_quota:
+        return rate_headers("requests", state, now) | rate_headers("tokens", in_tokens(state), now)
     return rate_headers(unit, state, now)
 
 

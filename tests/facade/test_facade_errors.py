@@ -194,6 +194,23 @@ async def test_allowance_says_when_to_come_back(core: FakeCore, http: ClientSess
     assert 10_700 < int(answer.headers["retry-after"]) <= 10_800
 
 
+async def test_a_spent_allowance_is_told_in_openai_s_words_too(core: FakeCore, http: ClientSession) -> None:
+    """Messages stand for requests and, 16,000 each, for tokens, as in answers."""
+    reset = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
+    metadata = {"limit": "key_daily_messages", "allowance": "50", "remaining_messages": "2", "reset_time": reset}
+    core.script.failure = FakeFailure(Code.RESOURCE_EXHAUSTED, "ALLOWANCE_EXHAUSTED", "Spent.", metadata)
+    async with http.post(CHAT, json=BODY) as answer:
+        await answer.read()
+    told = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
+    assert told.pop("x-ratelimit-reset-requests") == told.pop("x-ratelimit-reset-tokens") in ("3h0m0s", "2h59m60s")
+    assert told == {
+        "x-ratelimit-limit-requests": "50",
+        "x-ratelimit-remaining-requests": "2",
+        "x-ratelimit-limit-tokens": "800000",
+        "x-ratelimit-remaining-tokens": "32000",
+    }
+
+
 @pytest.mark.parametrize(
     ("limit", "unit"),
     [
