@@ -107,7 +107,7 @@ async def test_a_program_of_the_page_prints_what_it_says(
     """The block, unchanged, against the real service, from the installed wheel."""
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")
-    variables = {"QUILLGATE_ADDRESS": running_service.grpc_address, "QUILLGATE_KEY": running_service.developer_key}
+    variables = {"QUILLGATE_CORE_ADDRESS": running_service.grpc_address, "QUILLGATE_KEY": running_service.developer_key}
     assert await asyncio.to_thread(run, consumer, "-I", "-W", "error", path, **variables) == printed
 
 
