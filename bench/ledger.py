@@ -76,7 +76,7 @@ def fill(engine: Engine, ids: list[str], count: int) -> None:
         " JOIN unnest(CAST(:ids AS text[])) WITH ORDINALITY AS w(id, number) ON w.number = n % :workspaces + 1"
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("SET statement_timeout = 0; SET lock_timeout = 0"))
         for first in range(0, count, 1_000_000):
             last = min(first + 1_000_000, count) - 1
             connection.execute(rows, {"first": first, "last": last, "ids": ids, "workspaces": len(ids)})
