@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import msgspec
+import pyarrow.parquet
 import pytest
 from fakes.fake_admin_core import FakeAdminCore, FakeError
 
@@ -82,10 +83,9 @@ def test_csv_holds_every_field(archive: Archive) -> None:
 
 
 def test_parquet_holds_every_field(archive: Archive) -> None:
-    """Numbers are numbers and unknown ones null, where pyarrow is installed."""
-    parquet = pytest.importorskip("pyarrow.parquet")
+    """Numbers are numbers and unknown ones null."""
     archive("--yes", "--format", "parquet")
-    first, second, third = parquet.read_table(archive.directory / "ledger-2026-11-16.parquet").to_pylist()
+    first, second, third = pyarrow.parquet.read_table(archive.directory / "ledger-2026-11-16.parquet").to_pylist()
     assert set(first) == {column.name for column in COLUMNS}
     assert (first["state"], first["request_id"], first["byok"], first["held_messages"]) == ("settled", 'r"1', False, 0)
     assert msgspec.json.decode(first["adjustments"])[0]["note"] == "ours, sorry"

@@ -177,9 +177,15 @@ def _refused(name: LimitName, value: int, used: int, requested: int, now: dateti
     """Return the refusal in OpenAI's words; the wait is rounded up to a whole second, so that coming back helps."""
     retry_after_s = max(1, -int(-(free_time - now).total_seconds() // 1))
     reset_time = (now + timedelta(seconds=retry_after_s)).replace(microsecond=0)
+    if requested > value:
+        message = f"Request too large for {_WORDS[name]}: Limit {value}, Requested {requested}. It never fits."
+    else:
+        message = (
+            f"Rate limit reached for {_WORDS[name]}: Limit {value}, Used {used}, Requested {requested}. "
+            f"Please try again in {retry_after_s}s."
+        )
     return RateLimited(
-        f"Rate limit reached for {_WORDS[name]}: Limit {value}, Used {used}, Requested {requested}. "
-        f"Please try again in {retry_after_s}s.",
+        message,
         limit=name,
         value=value,
         remaining=max(0, value - used),

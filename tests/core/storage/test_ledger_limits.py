@@ -234,9 +234,14 @@ def test_tokens_are_held_then_counted(noon: Midnight, books: Books) -> None:
 
 
 def test_a_request_that_never_fits_is_refused(noon: Midnight, books: Books) -> None:
-    """A prompt larger than the tokens of a minute is refused even when none are used."""
+    """A prompt larger than the tokens of a minute is refused even when none are used, and nobody is told to wait."""
     limit_key(books, tokens_per_minute=1_000)
-    assert kinds(noon.apply(reserve("1", hold_tokens=5_000, min_hold_tokens=1_001))) == ["key_tokens_per_minute"]
+    (refused,) = noon.apply(reserve("1", hold_tokens=5_000, min_hold_tokens=1_001))
+    assert isinstance(refused, RateLimited)
+    assert refused.metadata["limit"] == "key_tokens_per_minute"
+    assert refused.message == (
+        "Request too large for tokens per minute (TPM): Limit 1000, Requested 1001. It never fits."
+    )
 
 
 def test_only_so_many_requests_run_at_once(noon: Midnight, books: Books, engine: Engine) -> None:
