@@ -6,8 +6,9 @@ knows no endpoint: these bring what is particular to them as an Ask.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
 
 from quillgate_core.catalogue import Endpoint, Model
 from quillgate_core.errors import AllowanceExhausted, InvalidRequest, Overloaded
@@ -58,8 +59,7 @@ class Hold(Protocol):
         """Returns the output limit that keeps the request within smaller holds; None if they are the whole ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask(Generic[PlanT]):
+class Ask(msgspec.Struct, Generic[PlanT], frozen=True):
     """One request as admission sees it."""
 
     principal: Principal

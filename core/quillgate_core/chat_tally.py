@@ -6,7 +6,6 @@ model that was asked for, one finish_reason for each choice, usage only in the l
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
 
@@ -186,7 +185,9 @@ def grown(usage: Usage, later_bytes: int) -> tuple[Usage, UsageSource]:
     """
     if later_bytes <= 0:
         return usage, "provider"
-    return replace(usage, completion_tokens=usage.completion_tokens + -(-later_bytes // BYTES_PER_TOKEN)), "estimate"
+    return msgspec.structs.replace(
+        usage, completion_tokens=usage.completion_tokens + -(-later_bytes // BYTES_PER_TOKEN)
+    ), "estimate"
 
 
 def reported(usage: Usage) -> CompletionUsage:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+
+import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate_core.admission import Admission, Ask
@@ -22,8 +23,7 @@ ChatBatch = Batch[ChatCompletionChunk]
 """Chunks that are passed on at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatPlan:
+class ChatPlan(msgspec.Struct, frozen=True):
     """A chat request that is ready to be sent to one candidate."""
 
     provider: ChatProvider

@@ -9,8 +9,9 @@ What is measured otherwise than in tokens, such as sound in seconds, counts its 
 This is the only place that knows the formula. It must not do I/O, use floats, or know where a usage comes from.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 TOKENS_PER_MESSAGE: Final = 16_000
 """LLM tokens that one message stands for."""
@@ -22,8 +23,7 @@ MAX_MINIMUM_MESSAGES: Final = 10**6
 """Most messages that a usage may count without tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What one request used, in LLM tokens; `prompt_tokens` includes the cached ones.
 
     `minimum_messages` is what it counts at least: above 1 where tokens do not tell, as for a length of sound.
@@ -37,8 +37,7 @@ class Usage:
     """Those of the prompt tokens that were written to a cache: they count as any other, but may cost more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """The formula's steps for one usage, so that a bill can be explained."""
 
     cached_discount: int

@@ -4,7 +4,7 @@ A token of text is at least one byte, so the request's size bounds the prompt. W
 image by address, a file by id, sound, the web) has no such bound but the model's own, the context window.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest, ContentPart
 from quillgate.v1.text_completion_pb2 import TextCompletionRequest
@@ -24,8 +24,7 @@ _CALLER_TOOLS = frozenset({"function", "custom"})
 """Kinds of tools that the caller runs; any other kind the provider runs, and reads the results itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatHold:
+class ChatHold(msgspec.Struct, frozen=True):
     """The bounds of one request, in tokens and messages."""
 
     prompt_tokens: int

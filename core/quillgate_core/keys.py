@@ -4,6 +4,7 @@ Enforces who may manage which key. Knows no SQL and no gRPC; the composition roo
 this module once, when it is made, and is never stored: only its digest is.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +13,15 @@ from datetime import datetime, timedelta
 from quillgate_core import grants
 from quillgate_core.errors import InvalidRequest, KeyInvalid, KeyNotFound, KeyRevoked, QuillgateError
 from quillgate_core.key import NO_LIMITS, Credential, Key, KeyChanges, KeyEdit, KeyLimits, KeyStore, NewKey, NewSecret
-from quillgate_core.key_format import is_key_id, is_well_formed, new_key_id, new_secret, new_workspace_id, secret_digest
+from quillgate_core.key_format import (
+    is_key_id,
+    is_well_formed,
+    new_key_id,
+    new_secret,
+    new_workspace_id,
+    secret_digest,
+    secret_fingerprint,
+)
 from quillgate_core.last_used import LastUsedTimes
 from quillgate_core.names import check_name
 from quillgate_core.page import PageStart, check_page_size, parse_page_token
@@ -41,6 +50,7 @@ class Keys:
     ) -> None:
         self._store = store
         self._pepper = pepper
+        self._fingerprint_key = secrets.token_bytes(32)
         self._cache = PrincipalCache(capacity=CACHE_CAPACITY, max_age_s=CACHE_MAX_AGE_S, monotonic=monotonic)
         self._last_used = LastUsedTimes(capacity=_LAST_USED_CAPACITY, monotonic=monotonic)
 
@@ -57,7 +67,8 @@ class Keys:
             raise KeyInvalid
         principal = _principal(credential)
         end = credential.expire_time
-        self._cache.put(digest, principal, valid_s=None if end is None else (end - credential.now).total_seconds())
+        fingerprint = secret_fingerprint(secret, self._fingerprint_key)
+        self._cache.put(fingerprint, principal, valid_s=None if end is None else (end - credential.now).total_seconds())
         return principal
 
     def authenticate_cached(self, secret: str) -> Principal | None:
@@ -65,9 +76,7 @@ class Keys:
 
         The key may have changed since: use it only where the reservation checks `key_revision` again.
         """
-        if not is_well_formed(secret):
-            return None
-        return self._cache.get(secret_digest(secret, self._pepper))
+        return self._cache.get(secret_fingerprint(secret, self._fingerprint_key))
 
     def forget(self, key_id: str) -> None:
         """Drop the key from the cache, for whoever learned that it has changed."""

@@ -15,9 +15,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from quillgate_core import failpoint as places
 from quillgate_core.counting import Usage, counted_messages, sane
@@ -45,8 +46,7 @@ PlanT = TypeVar("PlanT", bound=Plan[Any, Any])
 _END: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[AnswerT]):
+class Batch(msgspec.Struct, Generic[AnswerT], frozen=True):
     """What is passed on at once: pieces, the reservation with the first ones, the receipt with the last."""
 
     pieces: Sequence[AnswerT]
@@ -279,7 +279,7 @@ class Metered:
         receipt = await self._end(step) or _pending_receipt(step, reservation.day)
         self._failpoint(places.SETTLED)
         limits = tuple(_after(limit, reservation, receipt) for limit in reservation.limits)
-        return replace(receipt, upstream=failover.candidate.name, limits=limits)
+        return msgspec.structs.replace(receipt, upstream=failover.candidate.name, limits=limits)
 
     async def _end(self, step: Settle | Release) -> Receipt | None:
         """Ends the request durably, waiting a moment so that a caller who looks finds nothing held.

@@ -19,7 +19,7 @@ class _Entry:
 
 
 class PrincipalCache:
-    """A map from the full digest of a secret to its principal that forgets the least recently used first."""
+    """A map from the fingerprint of a secret to its principal that forgets the least recently used first."""
 
     def __init__(self, *, capacity: int, max_age_s: float, monotonic: Callable[[], float]) -> None:
         self._capacity = capacity
@@ -28,29 +28,29 @@ class PrincipalCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, digest: bytes) -> Principal | None:
+    def get(self, fingerprint: bytes) -> Principal | None:
         """Return the principal if it was put within the last `max_age_s` and its credential has not ended since."""
         with self._lock:
-            entry = self._entries.get(digest)
+            entry = self._entries.get(fingerprint)
             if entry is None:
                 return None
             if self._monotonic() >= entry.deadline_s:
-                del self._entries[digest]
+                del self._entries[fingerprint]
                 return None
-            self._entries.move_to_end(digest)
+            self._entries.move_to_end(fingerprint)
             return entry.principal
 
-    def put(self, digest: bytes, principal: Principal, *, valid_s: float | None) -> None:
+    def put(self, fingerprint: bytes, principal: Principal, *, valid_s: float | None) -> None:
         """Remember the principal; `valid_s` is how long its credential still works, None if without end."""
         age_s = self._max_age_s if valid_s is None else min(self._max_age_s, valid_s)
         with self._lock:
-            self._entries[digest] = _Entry(principal, self._monotonic() + age_s)
-            self._entries.move_to_end(digest)
+            self._entries[fingerprint] = _Entry(principal, self._monotonic() + age_s)
+            self._entries.move_to_end(fingerprint)
             if len(self._entries) > self._capacity:
                 self._entries.popitem(last=False)
 
     def forget(self, key_id: str) -> None:
         """Drop every entry of the key."""
         with self._lock:
-            for digest in [d for d, entry in self._entries.items() if entry.principal.key_id == key_id]:
-                del self._entries[digest]
+            for fingerprint in [f for f, entry in self._entries.items() if entry.principal.key_id == key_id]:
+                del self._entries[fingerprint]

@@ -5,9 +5,11 @@ step carries the workspace and the caller's request id, which together make it r
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final, Literal, Protocol, TypeAlias
+
+import msgspec
 
 from quillgate_core.counting import Usage
 from quillgate_core.limits import LimitState
@@ -32,16 +34,14 @@ def new_nonce() -> int:
     return random.getrandbits(NONCE_BITS)
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True):
     """What makes two requests of a workspace the same one: the caller's key, and a SHA-256 of what was asked."""
 
     key: str
     request_hash: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserve:
+class Reserve(msgspec.Struct, frozen=True, kw_only=True):
     """Set messages aside, of today's allowance and of every other limit, before the provider is asked.
 
     `hold_messages` is an upper bound of what the request can count. When less is left, the hold shrinks to what is
@@ -70,11 +70,10 @@ class Reserve:
     credential_revision: int | None = None
     hold_tokens: int = 0
     min_hold_tokens: int = 0
-    nonce: int = field(default_factory=new_nonce)
+    nonce: int = msgspec.field(default_factory=new_nonce)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True, kw_only=True):
     """End a reservation with its usage, on the reservation's day; the usage is clamped where it is not sane.
 
     `owner` must be exactly the one that reserved (None: reserved through MeteringService). `day` comes from the
@@ -97,8 +96,7 @@ class Settle:
     key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, kw_only=True):
     """Write down who is serving an open reservation, and the provider's id of the answer, in case this process dies.
 
     It ends nothing and answers nothing of interest; a row that has ended stays as it is.
@@ -111,8 +109,7 @@ class Note:
     owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, kw_only=True):
     """End a reservation without charge: the provider never gave anything for it.
 
     With a `nonce` only the row that this very Reserve made is released, which is how an abandoned one is undone.
@@ -128,8 +125,7 @@ class Release:
     key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Count a usage that is already known, in one step, even beyond the allowance: the work has been done."""
 
     workspace_id: str
@@ -142,14 +138,13 @@ class Record:
     model: str = ""
     upstream: str = ""
     outcome: str = ""
-    nonce: int = field(default_factory=new_nonce)
+    nonce: int = msgspec.field(default_factory=new_nonce)
 
 
 Step: TypeAlias = Reserve | Settle | Note | Release | Record
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, eq=False):
     """Messages set aside for one request.
 
     `remaining_messages` is what is left of today's allowance after the hold, None without a limit. `replayed` means
@@ -163,22 +158,30 @@ class Reservation:
     state: ReservationState
     remaining_messages: int | None
     replayed: bool
-    allowance_messages: int | None = field(default=None, compare=False)
+    allowance_messages: int | None = None
     """The day's allowance as it was then, None without a limit; no part of what was reserved."""
-    limits: tuple[LimitState, ...] = field(default=(), compare=False)
+    limits: tuple[LimitState, ...] = ()
     """Every limit as it stands after this, the workspace's first; none for a replayed one."""
-    held_tokens: int | None = field(default=None, compare=False)
+    held_tokens: int | None = None
     """Tokens set aside of the key's tokens per minute, None without such a limit."""
-    key_id: str | None = field(default=None, compare=False)
+    key_id: str | None = None
     """The key that asked."""
-    model: str = field(default="", compare=False)
+    model: str = ""
     """The model that was asked for."""
-    key_revision: int = field(default=0, compare=False)
+    key_revision: int = 0
     """That of the key, as the reservation saw it."""
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the same was set aside; how limits stood then, and who asked, is no part of it."""
+        return isinstance(other, Reservation) and self._reserved() == other._reserved()
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+    __hash__ = None  # type: ignore[assignment]
+
+    def _reserved(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__struct_fields__[:7])
+
+
+class Receipt(msgspec.Struct, frozen=True, eq=False):
     """What one request was charged, on which day; a released one was charged 0.
 
     `remaining_messages` is what is left of that day's allowance, at least 0, None without a limit.
@@ -197,14 +200,23 @@ class Receipt:
     """Whether it was counted apart and not drawn from the allowance: a provider key of the workspace served it."""
     cost_picodollars: int | None = None
     """What the provider charges at its list price; None: not known."""
-    upstream: str = field(default="", compare=False)
+    upstream: str = ""
     """Who served it, for the caller: provider and model; empty where nobody knows."""
-    allowance_messages: int | None = field(default=None, compare=False)
+    allowance_messages: int | None = None
     """The day's allowance as it was then, None without a limit; no part of what was charged."""
-    limits: tuple[LimitState, ...] = field(default=(), compare=False)
+    limits: tuple[LimitState, ...] = ()
     """Every limit as it stood at the reservation, for requests that the gateway serves."""
-    overage_messages: int = field(default=0, compare=False)
+    overage_messages: int = 0
     """Those of the counted messages that are beyond the workspace's allowance."""
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the same was charged; how limits stood then, and who served it, is no part of it."""
+        return isinstance(other, Receipt) and self._charged() == other._charged()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _charged(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__struct_fields__[:10])
 
 
 Outcome: TypeAlias = Reservation | Receipt | Exception

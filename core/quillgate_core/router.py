@@ -6,8 +6,9 @@ allows that, by the gateway's after them. It must not send anything, nor know wh
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from quillgate_core.catalogue import Endpoint, Model, Models
 from quillgate_core.errors import InvalidRequest, Overloaded, ProviderCredentialRejected
@@ -26,8 +27,7 @@ MAX_KNOWN: Final = 10_000
 """Most lists of candidates that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The candidates for one request, best first, never none; and the own keys that were looked at."""
 
     candidates: tuple[Candidate, ...]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
+import msgspec
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseItem, ResponseRequest
 from quillgate.v1.text_completion_pb2 import TextCompletion, TextCompletionRequest
@@ -52,8 +54,7 @@ class Traits:
     """Whether every request to it must state an output limit: one without its own then gets the model's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedChat:
+class PreparedChat(msgspec.Struct, frozen=True):
     """A chat request that is ready to send: translated, checked, and not yet dispatched."""
 
     body: bytes
@@ -96,8 +97,7 @@ class ChatProvider(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedText:
+class PreparedText(msgspec.Struct, frozen=True):
     """A text completion request that is ready to send: translated, checked, and not yet dispatched."""
 
     body: bytes
@@ -156,8 +156,7 @@ class TranscriptionProvider(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedResponse:
+class PreparedResponse(msgspec.Struct, frozen=True):
     """A response request that is ready to send: translated, checked, and not yet dispatched."""
 
     body: bytes

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.drain import Drain
 from quillgate_facade.errors import INVALID_REQUEST, ApiError, internal
-from quillgate_facade.exchange import EXCHANGE, Exchange
+from quillgate_facade.exchange import EXCHANGE, Exchange, RequestIds
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,11 @@ def unexpected(error: BaseException, exchange: Exchange) -> ApiError:
 def answering(config: FacadeConfig, drain: Drain) -> Middleware:
     """Returns the middleware that every request passes through, unknown routes included."""
 
+    ids = RequestIds()
+
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = request[EXCHANGE] = Exchange()
+        exchange = request[EXCHANGE] = Exchange(ids.new())
         drain.enter()
         try:
             response = await _respond(request, handler, exchange, config)

@@ -1,12 +1,12 @@
 """The metering use case: what it refuses, how it answers, and what it passes on."""
 
 import logging
-from dataclasses import replace
 from datetime import date
 
 import pytest
 from fakes.clock import FakeClock
 from fakes.step_writer import FakeDailyStore, FakeLeaseStore, FakeStepWriter
+from msgspec.structs import replace
 
 from quillgate_core.errors import AllowanceExhausted, InvalidRequest, ReservationClosed
 from quillgate_core.metering import (

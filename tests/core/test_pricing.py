@@ -1,12 +1,12 @@
 """What a usage costs is exact: the code against a slow reference in fractions, and the texts against themselves."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from quillgate_core.counting import MAX_TOKENS, Usage, sane
 from quillgate_core.pricing import MAX_COST_PICODOLLARS, PICODOLLARS, Price, PriceTier, per_token, usd_per_token

@@ -12,7 +12,6 @@ everything here is a prompt, an answer or a key.
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import quote, urlencode
 
@@ -38,8 +37,7 @@ _PAGE_MODELS: Final = 1000
 _MAX_PAGES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class GeminiChat(PreparedChat):
+class GeminiChat(PreparedChat, frozen=True):
     """A prepared request with what its body does not say: Gemini's addresses hold the model."""
 
     model: str

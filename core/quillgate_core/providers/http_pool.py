@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -23,6 +23,13 @@ _DNS_CACHE_S: Final = 60
 
 Deny = Callable[[str], str | None]
 """Says why an address must not be connected to, None if it may."""
+
+
+class Closable(Protocol):
+    """A response, as far as it is known here."""
+
+    def close(self) -> None:
+        """Gives its connection up, unless it was read to its end."""
 
 
 class AddressDenied(OSError):
@@ -57,7 +64,7 @@ class HttpPool:
             session = self._sessions[is_trusted] = self._open(is_trusted)
         return session
 
-    def drain(self, response: "aiohttp.ClientResponse", reading: Any) -> None:
+    def drain(self, response: Closable, reading: Any) -> None:
         """Runs `reading`, which should find the end of the response soon, and closes the response after it."""
         task = asyncio.get_running_loop().create_task(reading)
         self._drains.add(task)
@@ -76,7 +83,7 @@ class HttpPool:
             await resolver.close()
         self._resolvers.clear()
 
-    def _end_drain(self, response: aiohttp.ClientResponse, task: asyncio.Task[None]) -> None:
+    def _end_drain(self, response: Closable, task: asyncio.Task[None]) -> None:
         self._drains.discard(task)
         response.close()
 

@@ -19,6 +19,7 @@ from yarl import URL
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.http_pool import HttpPool
+from quillgate_core.providers.http_post import PostAddress, PostAnswer
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_limits import ProviderLimits
 
@@ -28,18 +29,26 @@ _logger = logging.getLogger(__name__)
 _DRAIN_S: Final = 1.0
 _DRAIN_BYTES: Final = 64 * 1024
 _ONE_PIECE_BYTES: Final = 1024 * 1024
+_MAX_ADDRESSES: Final = 1_000
 
 
 class ProviderResponse:
     """A response whose headers have arrived; whoever holds it must `close` or `finish` it."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, limits: ProviderLimits, errors: ProviderErrors, expire_time: float
+        self,
+        response: aiohttp.ClientResponse | PostAnswer,
+        limits: ProviderLimits,
+        errors: ProviderErrors,
+        expire_time: float,
     ) -> None:
         self._response = response
         self._limits = limits
         self._errors = errors
+        self._loop = asyncio.get_running_loop()
         self._expire_time = expire_time
+        self._waits_since: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._read_bytes = 0
         self.status: Final = response.status
         self.content_type: Final = response.headers.get("content-type", "").lower()
@@ -51,10 +60,12 @@ class ProviderResponse:
         Raises ProviderTimeout and ProviderUnavailable. Time counts only while waiting, so a slow consumer never makes
         a provider look stalled.
         """
-        stall_time = asyncio.get_running_loop().time() + self._limits.stall_s
+        content = self._response.content
         try:
-            async with asyncio.timeout_at(min(stall_time, self._expire_time)):
-                data = await self._response.content.readany()
+            # Most whole answers have arrived at once and need no timer.
+            data = content.read_nowait() if self._watch is None else b""
+            if not data and (self._watch is not None or not content.at_eof()):
+                data = await self._wait(content)
         except TimeoutError as error:
             raise self._errors.timeout("stopped in the middle of its answer") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -63,6 +74,28 @@ class ProviderResponse:
         if self._read_bytes > self._limits.response_bytes:
             raise self._errors.unavailable("sent more than this gateway reads")
         return data
+
+    async def _wait(self, content: aiohttp.StreamReader) -> bytes:
+        """Waits for more, watched by a timer that is set anew only when it fires, so that a read costs none."""
+        self._waits_since = self._loop.time()
+        if self._watch is None:
+            self._look(content)
+        try:
+            return await content.readany()
+        finally:
+            self._waits_since = None
+
+    def _look(self, content: aiohttp.StreamReader) -> None:
+        """Ends a wait that has taken too long, and looks again when the present or the next one can have."""
+        now = self._loop.time()
+        since = now if self._waits_since is None else self._waits_since
+        left_s = min(since + self._limits.stall_s, self._expire_time) - now
+        if left_s > 0:
+            self._watch = self._loop.call_later(left_s, self._look, content)
+        elif self._waits_since is None:
+            self._watch = None  # the whole call's time is up: the next read that has to wait says so
+        else:
+            content.set_exception(TimeoutError())
 
     async def read_all(self) -> bytes:
         """Returns the whole body; raises as read_some does."""
@@ -86,12 +119,9 @@ class ProviderResponse:
 
     def close(self) -> None:
         """Closes the connection unless the body was read to its end, which has freed it for reuse."""
+        if self._watch is not None:
+            self._watch.cancel()
         self._response.close()
-
-    @property
-    def raw(self) -> aiohttp.ClientResponse:
-        """The response as the HTTP client has it."""
-        return self._response
 
     def is_at_end(self) -> bool:
         """Tells whether the body was read to its end."""
@@ -129,6 +159,7 @@ class ProviderHttp:
         self._pool = pool
         self._timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_s)
         self._is_trusted = is_trusted
+        self._addresses: dict[str, PostAddress] = {}
 
     async def post(self, url: str, body: bytes | aiohttp.FormData, *, whole: bool = False) -> ProviderResponse:
         """Sends the body and returns once headers have arrived; raises ProviderTimeout or ProviderUnavailable.
@@ -171,10 +202,7 @@ class ProviderHttp:
         response = None
         try:
             async with asyncio.timeout_at(start_time + self._limits.head_s(whole=whole)):
-                session = self._pool.session(is_trusted=self._is_trusted)
-                response = await session.request(
-                    method, url, data=payload, headers=self._headers, allow_redirects=False, timeout=self._timeout
-                )
+                response = await self._request(method, url, payload)
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error
         except aiohttp.ClientResponseError:
@@ -184,6 +212,25 @@ class ProviderHttp:
         if response is None:
             raise self._errors.unavailable("sent an answer that is no HTTP")
         return ProviderResponse(response, self._limits, self._errors, start_time + self._limits.total_s)
+
+    async def _request(
+        self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
+    ) -> aiohttp.ClientResponse | PostAnswer:
+        session = self._pool.session(is_trusted=self._is_trusted)
+        if type(payload) is bytes and method == "POST":
+            assert session.connector is not None
+            return await self._address(url).post(session.connector, payload, self._timeout)
+        return await session.request(
+            method, url, data=payload, headers=self._headers, allow_redirects=False, timeout=self._timeout
+        )
+
+    def _address(self, url: str) -> PostAddress:
+        found = self._addresses.get(url)
+        if found is None:
+            if len(self._addresses) >= _MAX_ADDRESSES:
+                self._addresses.clear()
+            found = self._addresses[url] = PostAddress(url, self._headers, asyncio.get_running_loop())
+        return found
 
     def _unreachable(self, url: str, reason: str | Exception) -> ProviderUnavailable:
         """Returns the error for the caller, and tells the operator why a host that he did not name is out of reach.
@@ -201,7 +248,7 @@ class ProviderHttp:
         if response.is_at_end():
             response.close()
             return
-        self._pool.drain(response.raw, response.drain())
+        self._pool.drain(response, response.drain())
 
 
 def checked_base_url(base_url: str) -> str:

@@ -15,7 +15,8 @@ class Asked:
     def __init__(self, method: str, idempotency_key: str | None) -> None:
         self._idempotency_key = idempotency_key
         self._message: Message | None = None
-        self._digest = hashlib.sha256(method.encode())
+        if idempotency_key is not None:
+            self._digest = hashlib.sha256(method.encode())
 
     def note(self, request: Any) -> Any:
         """Returns the request as the servicer is to get it: a message, or messages that are noted as they are read."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+import msgspec
 
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Idempotency
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One RPC as the servicers see it: they never touch gRPC's context."""
 
     request_id: str

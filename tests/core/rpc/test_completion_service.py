@@ -1,13 +1,13 @@
 """CompletionService puts answers, chunks, reservation and receipt where the contract has them."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
 from fakes.fake_provider import chunk, whole_answer
 from fakes.sync_rpc import FakeCaller
+from msgspec.structs import replace
 
 from quillgate.v1 import completion_service_pb2 as pb
 from quillgate.v1 import metering_service_pb2

@@ -1,12 +1,12 @@
 """The journal: ends on disk, one file a process, readable whatever a crash did to it."""
 
 import stat
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 from fakes.full_disk import FullDisk
+from msgspec.structs import replace
 
 from quillgate_core.counting import Usage
 from quillgate_core.reservation import Release, Settle

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from fakes.books import Books
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from quillgate_core.counting import MAX_TOKENS, Usage

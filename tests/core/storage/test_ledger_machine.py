@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
 import psycopg
 from fakes.books import Books
 from hypothesis import HealthCheck, settings
@@ -187,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(batch=st.lists(steps(), min_size=1, max_size=6))
     def send(self, batch: list[Step]) -> None:
         """Apply a new batch."""
-        self._apply([replace(step, workspace_id=self.workspace_id) for step in batch])
+        self._apply([msgspec.structs.replace(step, workspace_id=self.workspace_id) for step in batch])
 
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
