@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from quillgate_core.deadlines import Deadlines, Limit
 from quillgate_core.errors import (
     InvalidRequest,
     Overloaded,
@@ -25,9 +26,6 @@ from quillgate_core.errors import (
 from quillgate_core.router import Router
 from quillgate_core.routing import Candidate
 from quillgate_core.upstream_health import Attempt
-
-TOTAL_S: Final = 600.0
-"""How long all attempts together may take to their first output, in seconds."""
 
 MAX_WAIT_S: Final = 5.0
 """The longest `Retry-After` that is waited for."""
@@ -56,7 +54,7 @@ class Failover(Generic[PlanT]):
         prepare: Prepare[PlanT],
         *,
         may_drain: bool = False,
-        total_s: float = TOTAL_S,
+        deadlines: Deadlines | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._router = router
@@ -65,7 +63,8 @@ class Failover(Generic[PlanT]):
         self._rest = rest
         self._prepare = prepare
         self._chance = chance
-        self._expire_time = asyncio.get_running_loop().time() + total_s
+        self._deadlines = deadlines or router.deadlines
+        self._expire_time = asyncio.get_running_loop().time() + self._deadlines.timeout_s
         self._attempts = 0
         self._attempt: Attempt | None = None
         self.may_drain = may_drain
@@ -79,7 +78,7 @@ class Failover(Generic[PlanT]):
         attempt = self._begin()
         while True:
             try:
-                async with asyncio.timeout_at(self._expire_time):
+                with self._limit():
                     answer = await send(self.plan)
             except Exception as error:
                 attempt = await self._go_on(self._judge(attempt, error))
@@ -107,7 +106,7 @@ class Failover(Generic[PlanT]):
         while True:
             batches = send(self.plan)
             try:
-                async with asyncio.timeout_at(self._expire_time):
+                with self._limit():
                     async for batch in batches:
                         if pieces := take(self.plan, batch):
                             attempt.note_output()
@@ -141,6 +140,12 @@ class Failover(Generic[PlanT]):
     def leave(self) -> None:
         """Takes note that the caller has left: nobody else is asked from now on."""
         self.is_left = True
+
+    def _limit(self) -> Limit:
+        """Returns the time that is left for an attempt: for the first one, which most have only, all of it."""
+        if self._attempts == 1:
+            return self._deadlines.limit()
+        return Deadlines(max(0.0, self._expire_time - asyncio.get_running_loop().time())).limit()
 
     def _begin(self) -> Attempt:
         """Begins an attempt at the plan's candidate, or at the next that can be asked; raises Overloaded."""

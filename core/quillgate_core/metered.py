@@ -11,7 +11,6 @@
 It knows neither endpoints nor providers; these give it what to send, by whom, and a Tally of what was used.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -22,6 +21,7 @@ import msgspec
 
 from quillgate_core import failpoint as places
 from quillgate_core.counting import Usage, counted_messages, sane
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.draining import Draining
 from quillgate_core.errors import DuplicateRequest, QuillgateError
 from quillgate_core.failover import Failover
@@ -72,7 +72,7 @@ class Metered:
         self._running = running or Running()
         self._draining = draining or Draining()
         self._failpoint = failpoint
-        self._settle_wait_s = settle_wait_s
+        self._settling = Deadlines(settle_wait_s)
 
     async def reserve(
         self,
@@ -289,7 +289,7 @@ class Metered:
         """
         end = self._metering.settle(step) if isinstance(step, Settle) else self._metering.release(step)
         try:
-            async with asyncio.timeout(self._settle_wait_s):
+            with self._settling.limit():
                 return await end
         except TimeoutError:
             log.warning("request %s is ended later: the database is away", step.request_id)

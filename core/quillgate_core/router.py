@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from quillgate_core.catalogue import Endpoint, Model, Models
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import InvalidRequest, Overloaded, ProviderCredentialRejected
 from quillgate_core.model_access import usable_model
 from quillgate_core.own_keys import OwnKey, OwnKeys, WorkspaceKeys
@@ -22,6 +23,9 @@ from quillgate_core.upstream_health import UpstreamHealth
 
 MAX_ATTEMPTS: Final = 2
 """How many upstreams one request is sent to at most, unless configured otherwise."""
+
+TOTAL_S: Final = 600.0
+"""How long all attempts of one request together may take to their first output, in seconds."""
 
 MAX_KNOWN: Final = 10_000
 """Most lists of candidates that are kept."""
@@ -65,6 +69,7 @@ class Router:
         self.health = health or UpstreamHealth()
         self.budget = budget or RetryBudget()
         self.max_attempts = max_attempts
+        self.deadlines = Deadlines(TOTAL_S)
         self._chance = chance
         self._houses: dict[tuple[str, Endpoint, int], tuple[Model, list[Candidate]]] = {}
         """The gateway's own candidates for each model, as long as the catalogue has the same one."""

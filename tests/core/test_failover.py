@@ -10,6 +10,7 @@ from fakes.candidates import candidate
 from fakes.clock import FakeClock
 
 from quillgate_core.catalogue import Catalogue
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import (
     InvalidRequest,
     Overloaded,
@@ -75,7 +76,7 @@ class Scene:
         plan = self._prepare(first)
         assert plan is not None
         self.failover: Failover[str] = Failover(
-            self.router, first, plan, iter(rest), self._prepare, total_s=self.total_s, chance=lambda: 0.0
+            self.router, first, plan, iter(rest), self._prepare, deadlines=Deadlines(self.total_s), chance=lambda: 0.0
         )
 
     def _prepare(self, asked: Candidate) -> str | None:

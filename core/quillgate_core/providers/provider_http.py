@@ -16,6 +16,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.providers.address_guard import url_denial
 from quillgate_core.providers.http_pool import HttpPool
@@ -159,6 +160,8 @@ class ProviderHttp:
         self._pool = pool
         self._timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_s)
         self._is_trusted = is_trusted
+        self._heads = Deadlines(limits.head_s(whole=False))
+        self._whole_heads = Deadlines(limits.head_s(whole=True))
         self._addresses: dict[str, PostAddress] = {}
 
     async def post(self, url: str, body: bytes | aiohttp.FormData, *, whole: bool = False) -> ProviderResponse:
@@ -201,7 +204,7 @@ class ProviderHttp:
         start_time = asyncio.get_running_loop().time()
         response = None
         try:
-            async with asyncio.timeout_at(start_time + self._limits.head_s(whole=whole)):
+            with (self._whole_heads if whole else self._heads).limit():
                 response = await self._request(method, url, payload)
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error

@@ -9,12 +9,17 @@ before it first yields: each step runs in the context of whoever awaits it.
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn
 
 import grpc
 from grpc.aio import EOF
 
+from quillgate_core.deadlines import Deadline, Deadlines
 from quillgate_core.rpc.interceptor import CallInterceptor
+
+MAX_TIMEOUTS: Final = 100
+"""Most different times of calls that share their timers; there are a few."""
 
 _OK = (grpc.StatusCode.OK, "", ())
 
@@ -53,6 +58,7 @@ class InProcessServer:
     def __init__(self, interceptor: CallInterceptor) -> None:
         self._interceptor = interceptor
         self._generic: list[Any] = []
+        self._deadlines: dict[float, Deadlines] = {}
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Takes a service's handlers."""
@@ -60,6 +66,17 @@ class InProcessServer:
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
         """Takes the same handlers once more, as newer generated code gives them; nothing to do."""
+
+    def deadlines(self, timeout_s: float | None) -> Deadlines | None:
+        """Returns the deadlines of calls with such a time; None without one, as none end."""
+        if timeout_s is None:
+            return None
+        found = self._deadlines.get(timeout_s)
+        if found is None:
+            found = Deadlines(timeout_s)
+            if len(self._deadlines) < MAX_TIMEOUTS:
+                self._deadlines[timeout_s] = found
+        return found
 
     def handler(self, method: str) -> Any:
         """Returns the intercepted handler of a method such as `/quillgate.v1.KeyService/GetKey`, None without one."""
@@ -139,13 +156,13 @@ class _Callable:
 class _UnaryCallable(_Callable):
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_UnaryCall":
         context = InProcessContext(tuple(metadata or ()))
-        return _UnaryCall(self._behaviour(_unimplemented), request, context, timeout)
+        return _UnaryCall(self._behaviour(_unimplemented), request, context, self._server.deadlines(timeout))
 
 
 class _StreamCallable(_Callable):
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> "_StreamCall":
         context = InProcessContext(tuple(metadata or ()))
-        return _StreamCall(self._behaviour(_unimplemented_stream), request, context, timeout)
+        return _StreamCall(self._behaviour(_unimplemented_stream), request, context, self._server.deadlines(timeout))
 
 
 async def _unimplemented(_: Any, context: InProcessContext) -> Any:
@@ -159,17 +176,17 @@ async def _unimplemented_stream(request: Any, context: InProcessContext) -> Asyn
 class _Call:
     """What both kinds of call share: the deadline, the status, and the task that waits."""
 
-    def __init__(self, context: InProcessContext, timeout_s: float | None) -> None:
+    def __init__(self, context: InProcessContext, deadlines: Deadlines | None) -> None:
         self._context = context
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
         self._cancelled = False
         self._expired = False
         self._done = False
-        self._timer: asyncio.TimerHandle | None = None
-        if timeout_s is not None:
+        self._timer: Deadline | None = None
+        if deadlines is not None:
             # A weak reference: a call that its reader dropped must end at once, not at its deadline.
-            self._timer = asyncio.get_running_loop().call_later(timeout_s, _expire, weakref.ref(self))
+            self._timer = deadlines.call(partial(_expire, weakref.ref(self)))
 
     def __del__(self) -> None:
         self._finish()
@@ -278,9 +295,9 @@ def _expire(call: "weakref.ref[_Call]") -> None:
 
 class _UnaryCall(_Call):
     def __init__(
-        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, timeout_s: float | None
+        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, deadlines: Deadlines | None
     ) -> None:
-        super().__init__(context, timeout_s)
+        super().__init__(context, deadlines)
         self._serve = serve
         self._request = request
         self._outcome: asyncio.Future[Any] | None = None
@@ -310,9 +327,9 @@ class _UnaryCall(_Call):
 
 class _StreamCall(_Call):
     def __init__(
-        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, timeout_s: float | None
+        self, serve: Callable[[Any, Any], Any], request: Any, context: InProcessContext, deadlines: Deadlines | None
     ) -> None:
-        super().__init__(context, timeout_s)
+        super().__init__(context, deadlines)
         self._responses = serve(request, context)
         self._closing: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from quillgate_core.deadlines import Deadline, Deadlines
 from quillgate_core.errors import Overloaded
 from quillgate_core.reservation import Note, Outcome, Release, Reservation, Reserve, Settle, Step
 
@@ -32,6 +33,7 @@ class StepTicket:
 
     __slots__ = (
         "_delivered",
+        "_due_time",
         "_future",
         "_is_abandoned",
         "_loop",
@@ -55,7 +57,8 @@ class StepTicket:
         self._post = post
         self._loop = loop
         self._future = future
-        self._timer: asyncio.TimerHandle | None = None
+        self._due_time: float | None = None
+        self._timer: Deadline | asyncio.TimerHandle | None = None
         self._is_abandoned = False
         self._delivered: Outcome | None = None
 
@@ -89,10 +92,11 @@ class StepTicket:
         step = self.step
         return step if isinstance(step, Settle | Release) and step.owner is not None else None
 
-    def expire_after(self, timeout_s: float) -> None:
+    def expire_with(self, deadlines: Deadlines) -> None:
         """Answer with Overloaded, and abandon the step, when there is no other answer by then."""
         assert self._loop is not None
-        self._timer = self._loop.call_later(timeout_s, self._expire, self._loop.time() + timeout_s)
+        self._due_time = self._loop.time() + deadlines.timeout_s
+        self._timer = deadlines.call(self._expire)
 
     def is_wanted(self) -> bool:
         """Say, before each attempt, whether the step is still to be applied; called by the writer's thread.
@@ -107,11 +111,12 @@ class StepTicket:
         self.step = undo
         return True
 
-    def _expire(self, due_time: float | None) -> None:
+    def _expire(self) -> None:
         assert self._future is not None
         assert self._loop is not None
-        if due_time is not None and self._loop.time() - due_time > LATE_S:
-            self._timer = self._loop.call_later(GRACE_S, self._expire, None)
+        if self._due_time is not None and self._loop.time() - self._due_time > LATE_S:
+            self._due_time = None
+            self._timer = self._loop.call_later(GRACE_S, self._expire)
         elif not self._future.done():
             self._is_abandoned = True
             self._future.set_result(Overloaded("The request could not be metered in time; please try again."))

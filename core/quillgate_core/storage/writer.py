@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import psycopg
 
 from quillgate_core import failpoint as places
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import Overloaded, QuillgateError, ReservationClosed
 from quillgate_core.failpoint import Failpoint, no_failpoint
 from quillgate_core.reservation import Note, Outcome, Receipt, Release, Reserve, Settle, Step
@@ -79,7 +80,7 @@ class GroupedWriter:
         self._ledger = ledger
         self._max_batch_steps = max_batch_steps
         self._max_queue_steps = max_queue_steps
-        self._reserve_timeout_s = reserve_timeout_s
+        self._reserving = Deadlines(reserve_timeout_s)
         self._journal = journal
         self._correct = correct
         self._failpoint = failpoint
@@ -132,7 +133,7 @@ class GroupedWriter:
             self._refuse_when_full()
         ticket = StepTicket.of_running_loop(step, self.post)
         if isinstance(step, Reserve):
-            ticket.expire_after(self._reserve_timeout_s)
+            ticket.expire_with(self._reserving)
         self._queue.put(ticket)
         self._failpoint(places.QUEUED)
         return ticket

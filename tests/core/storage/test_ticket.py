@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from quillgate_core.counting import Usage
+from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import AllowanceExhausted, Overloaded
 from quillgate_core.reservation import Outcome, Release, Reservation, Reserve, Settle
 from quillgate_core.storage.ticket import LATE_S, StepTicket, deliver
@@ -38,7 +39,7 @@ async def test_a_process_that_was_stopped_still_hears_the_answer(is_answered: bo
     ticket = StepTicket.of_running_loop(OWNED, [].append)
     task = asyncio.create_task(ticket.outcome())
     await asyncio.sleep(0)
-    ticket.expire_after(0.01)
+    ticket.expire_with(Deadlines(0.01))
     time.sleep(LATE_S + 0.1)
     for _ in range(3):
         await asyncio.sleep(0)
