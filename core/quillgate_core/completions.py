@@ -1,13 +1,16 @@
 """Chat completions: check, translate for each candidate, and let `Metered` reserve, serve and settle."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from quillgate_codec import chat_answer
 from quillgate_core.admission import Admission, Ask
+from quillgate_core.chat_json_tally import JsonChatTally, WrittenChatTally, clean_answer_value, write_answer
 from quillgate_core.chat_rules import check_chat, check_endpoint
 from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
 from quillgate_core.errors import InvalidRequest
@@ -17,10 +20,14 @@ from quillgate_core.metered import Batch, Metered
 from quillgate_core.principal import INFERENCE, Principal
 from quillgate_core.reservation import Receipt
 from quillgate_core.routing import Candidate
-from quillgate_core.upstream import ChatProvider, PreparedChat
+from quillgate_core.tally import Used
+from quillgate_core.upstream import ChatProvider, JsonChatProvider, PreparedChat
 
 ChatBatch = Batch[ChatCompletionChunk]
 """Chunks that are passed on at once."""
+
+JsonBatch = Batch[bytes]
+"""The same, written as JSON."""
 
 
 class ChatPlan(msgspec.Struct, frozen=True):
@@ -30,7 +37,21 @@ class ChatPlan(msgspec.Struct, frozen=True):
     prepared: PreparedChat
     model: str
     """What the answer calls the model."""
-    tally: ChatTally
+    tally: ChatTally | JsonChatTally | WrittenChatTally
+    json_provider: JsonChatProvider | None = None
+    """The provider, where its answers are passed on as the JSON that they are."""
+
+    def create(self) -> Awaitable[ChatCompletion | dict[str, Any]]:
+        """Sends the request and returns the whole answer."""
+        if self.json_provider is not None:
+            return self.json_provider.create_chat_value(self.prepared)
+        return self.provider.create_chat(self.prepared)
+
+    def stream(self) -> AsyncIterator[list[Any]]:
+        """Sends the request and yields what the tally takes."""
+        if self.json_provider is not None:
+            return self.json_provider.stream_chat_values(self.prepared)
+        return self.provider.stream_chat(self.prepared)
 
 
 class Completions:
@@ -45,31 +66,65 @@ class Completions:
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> tuple[ChatCompletion, Receipt]:
         """Answers in one piece; the receipt is durable when this returns, or pending when the database is away."""
-        answer_id, created = f"chatcmpl-{request_id}", int(self._clock())
-        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=False))
-        return await self._metered.answer(
-            reservation,
-            failover,
-            lambda plan: plan.provider.create_chat(plan.prepared),
-            used=lambda answer: clean_answer(
-                answer, request, fallback_id=answer_id, created=created, model=failover.plan.model
-            ),
-            observed=estimate(request.ByteSize(), 0),
-            upstream_id=lambda answer: answer.id,
-        )
+        answer, receipt = await self._create(principal, request_id, request, as_json=False)
+        assert isinstance(answer, ChatCompletion)
+        return answer, receipt
+
+    async def create_chat_json(
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest
+    ) -> tuple[bytes, Receipt]:
+        """Answers as create_chat does, in JSON."""
+        answer, receipt = await self._create(principal, request_id, request, as_json=True)
+        written = chat_answer.to_json(answer) if isinstance(answer, ChatCompletion) else write_answer(answer)
+        return written, receipt
 
     async def stream_chat(
         self, principal: Principal, request_id: str, request: ChatCompletionRequest
     ) -> AsyncGenerator[ChatBatch, None]:
         """Answers in pieces; the receipt comes with the last batch, durable or pending as in create_chat."""
-        reservation, failover = await self._admission.admit(self._ask(principal, request_id, request, stream=True))
-        answered = self._metered.stream(reservation, failover, lambda plan: plan.provider.stream_chat(plan.prepared))
+        answered = await self._stream(principal, request_id, request, as_json=False)
         async with aclosing(answered) as batches:
             async for batch in batches:
                 yield batch
 
+    async def open_chat_json(
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest
+    ) -> AsyncGenerator[JsonBatch, None]:
+        """Admits a request, and returns what answers as stream_chat does, in JSON; whoever gets it must close it."""
+        return await self._stream(principal, request_id, request, as_json=True)
+
+    async def _create(
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest, *, as_json: bool
+    ) -> tuple[ChatCompletion | dict[str, Any], Receipt]:
+        answer_id, created = f"chatcmpl-{request_id}", int(self._clock())
+        ask = self._ask(principal, request_id, request, stream=False, as_json=as_json)
+        reservation, failover = await self._admission.admit(ask)
+
+        def clean(answer: ChatCompletion | dict[str, Any]) -> Used:
+            model = failover.plan.model
+            if type(answer) is dict:
+                return clean_answer_value(answer, request, fallback_id=answer_id, created=created, model=model)
+            assert isinstance(answer, ChatCompletion)
+            return clean_answer(answer, request, fallback_id=answer_id, created=created, model=model)
+
+        return await self._metered.answer(
+            reservation,
+            failover,
+            ChatPlan.create,
+            used=clean,
+            observed=estimate(request.ByteSize(), 0),
+            upstream_id=_id_of,
+        )
+
+    async def _stream(
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest, *, as_json: bool
+    ) -> AsyncGenerator[Batch[Any], None]:
+        ask = self._ask(principal, request_id, request, stream=True, as_json=as_json)
+        reservation, failover = await self._admission.admit(ask)
+        return self._metered.stream(reservation, failover, ChatPlan.stream)
+
     def _ask(
-        self, principal: Principal, request_id: str, request: ChatCompletionRequest, *, stream: bool
+        self, principal: Principal, request_id: str, request: ChatCompletionRequest, *, stream: bool, as_json: bool
     ) -> Ask[ChatPlan]:
         """Checks everything that costs nothing to check."""
         principal.require(INFERENCE)
@@ -85,11 +140,14 @@ class Completions:
             prepared = provider.prepare_chat(
                 request, model=candidate.upstream.model, stream=stream, max_output_tokens=max_output_tokens
             )
-            name = ids[candidate.rank]
-            tally = ChatTally(
+            name, json_provider = ids[candidate.rank], candidate.account.json_chat if as_json else None
+            kind = ChatTally if json_provider is None else JsonChatTally
+            tally: ChatTally | JsonChatTally | WrittenChatTally = kind(
                 request, fallback_id=f"chatcmpl-{request_id}", created=created, provider=provider.name, model=name
             )
-            return ChatPlan(provider, prepared, name, tally)
+            if as_json and isinstance(tally, ChatTally):
+                tally = WrittenChatTally(tally, include_usage=request.stream_options.include_usage)
+            return ChatPlan(provider, prepared, name, tally, json_provider)
 
         return Ask(
             principal,
@@ -100,6 +158,11 @@ class Completions:
             plan=plan,
             session=request.prompt_cache_key,
         )
+
+
+def _id_of(answer: ChatCompletion | dict[str, Any]) -> str:
+    told = answer.get("id") if type(answer) is dict else answer.id  # type: ignore[union-attr]
+    return told if type(told) is str else ""
 
 
 def chat_provider(candidate: Candidate) -> ChatProvider:

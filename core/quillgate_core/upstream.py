@@ -7,7 +7,7 @@ exceptions of `errors`.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -95,6 +95,16 @@ class ChatProvider(Protocol):
         answer was whole is the caller's to judge. Raises like create_chat, also between chunks. Closing the iterator
         (`aclose`) or cancelling the task closes the connection to the provider.
         """
+
+
+class JsonChatProvider(Protocol):
+    """A ChatProvider whose answers are OpenAI's JSON already, and so need not become messages on their way."""
+
+    async def create_chat_value(self, prepared: PreparedChat) -> dict[str, Any]:
+        """Answers as create_chat does, with the decoded JSON; it is the caller's to change."""
+
+    def stream_chat_values(self, prepared: PreparedChat) -> AsyncIterator[list[dict[str, Any]]]:
+        """Answers as stream_chat does, with decoded chunks; they are the caller's to change."""
 
 
 class PreparedText(msgspec.Struct, frozen=True):
@@ -248,6 +258,8 @@ class Account:
     byok: bool = False
     """Whether the key is a workspace's own."""
     chat: ChatProvider | None = None
+    json_chat: JsonChatProvider | None = None
+    """The same as `chat`, where it has the answers as JSON."""
     text: TextProvider | None = None
     responses: ResponseProvider | None = None
     transcriptions: TranscriptionProvider | None = None

@@ -5,6 +5,7 @@ from functools import partial
 from aiohttp import web
 
 from quillgate.v1.completion_service_pb2 import (
+    ANSWER_ENCODING_JSON,
     CreateChatCompletionRequest,
     StreamChatCompletionRequest,
     StreamChatCompletionResponse,
@@ -18,7 +19,7 @@ from quillgate_facade.credential import credential_of
 from quillgate_facade.drain import Drain
 from quillgate_facade.errors import from_json_error
 from quillgate_facade.relay import Relay, Wire, receipt_headers
-from quillgate_facade.sse import data_frames
+from quillgate_facade.sse import data_frames, written_frames
 
 
 class ChatHandler:
@@ -38,19 +39,23 @@ class ChatHandler:
         except JsonError as error:
             raise from_json_error(error) from None
         if chat.stream:
-            question = StreamChatCompletionRequest(completion=chat)
+            question = StreamChatCompletionRequest(completion=chat, encoding=ANSWER_ENCODING_JSON)
             wire = Wire(partial(_frames, with_usage=chat.stream_options.include_usage))
             ask = self._completions.StreamChatCompletion
             return await self._relay.stream(request, ask, question, wire, credential=credential)
         answer = await self._relay.answer(
             request,
             self._completions.CreateChatCompletion,
-            CreateChatCompletionRequest(completion=chat),
+            CreateChatCompletionRequest(completion=chat, encoding=ANSWER_ENCODING_JSON),
             credential=credential,
         )
         headers = {**JSON_HEADERS, **receipt_headers(answer.receipt, answer.upstream)}
-        return web.Response(body=chat_answer.to_json(answer.completion), headers=headers)
+        # A core that is older than this facade, as in a rolling restart, answers in messages.
+        body = answer.completion_json or chat_answer.to_json(answer.completion)
+        return web.Response(body=body, headers=headers)
 
 
-def _frames(message: StreamChatCompletionResponse, *, with_usage: bool) -> bytearray:
+def _frames(message: StreamChatCompletionResponse, *, with_usage: bool) -> bytes | bytearray:
+    if message.chunks_json:
+        return written_frames(message.chunks_json)
     return data_frames(chat_chunk, message.chunks, with_usage=with_usage)

@@ -46,6 +46,11 @@ def data_frames(codec: Codec[MessageT], pieces: Iterable[MessageT], *, with_usag
     return frames
 
 
+def written_frames(texts: Iterable[bytes]) -> bytes:
+    """Returns one `data:` frame for each JSON text, joined; there must be at least one."""
+    return b"data: " + b"\n\ndata: ".join(texts) + b"\n\n"
+
+
 def error_frame(error: ApiError) -> bytes:
     """Returns the error as one `data:` frame."""
     return b"data: " + error.to_json() + b"\n\n"

@@ -16,6 +16,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from quillgate_codec import mapping
+from quillgate_codec.complete import CompleterSet
 from quillgate_codec.decode import DecoderSet
 from quillgate_codec.encode import EncoderSet
 from quillgate_codec.json_error import JsonError
@@ -40,6 +41,7 @@ class Codec(Generic[MessageT]):
         descriptor = mapping.descriptor_of(message_class)
         self._fill = DecoderSet(lenient=lenient).fill(descriptor)
         self._encode = EncoderSet(answers=answers).encode(descriptor)
+        self._complete = CompleterSet().complete(descriptor) if answers else None
         self._empty = {field.name: mapping.empty_value(field) for field in descriptor.fields}
         self._empty.pop(mapping.EXTRA, None)
 
@@ -65,6 +67,11 @@ class Codec(Generic[MessageT]):
     def to_value(self, message: MessageT) -> Any:
         """Returns what a JSON encoder takes; raises JsonError when raw bytes in the message are not JSON."""
         return self._encode(message)
+
+    def complete(self, value: Any) -> None:
+        """Adds, in place, the members that an answer always has to one that is decoded JSON; only for answers."""
+        if self._complete is not None:
+            self._complete(value)
 
     def check_extra(self, message: MessageT) -> None:
         """Raises JsonError when `extra_json` holds a member that has a field, other than what the field cannot hold.

@@ -69,6 +69,7 @@ def _openai(config: ProviderConfig, pool: HttpPool, limits: ProviderLimits, byok
     return Account(
         config.name,
         chat=provider,
+        json_chat=provider,
         text=provider if "completions" in config.native_endpoints else None,
         responses=provider if "responses" in config.native_endpoints else None,
         transcriptions=None if "transcriptions" in dialect.lacks else OpenAITranscriptions(**server, limits=speech),

@@ -113,25 +113,31 @@ class OpenAICompatible:
 
     async def create_chat(self, prepared: PreparedChat) -> ChatCompletion:
         """Sends the request and returns the whole answer; raises as ChatProvider says."""
-        value = await self._create("/chat/completions", prepared.body)
-        return provider_chat_answer.from_value(clean_value(value, self._errors))
+        return provider_chat_answer.from_value(await self.create_chat_value(prepared))
+
+    async def create_chat_value(self, prepared: PreparedChat) -> dict[str, Any]:
+        """Sends the request and returns the whole answer as decoded JSON; raises as ChatProvider says."""
+        return clean_value(await self._create("/chat/completions", prepared.body), self._errors)
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        calls = CallPieces()
+        async with aclosing(self.stream_chat_values(prepared)) as batches:
+            async for values in batches:
+                yield [provider_chat_chunk.from_value(value) for value in values]
 
-        def read(value: dict[str, Any]) -> ChatCompletionChunk:
-            clean_value(value, self._errors)
+    def stream_chat_values(self, prepared: PreparedChat) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Sends the request and yields the decoded chunks of each read together; raises as ChatProvider says."""
+        calls, errors = CallPieces(), self._errors
+
+        def read(value: dict[str, Any]) -> dict[str, Any]:
+            clean_value(value, errors)
             calls.number(value)
-            return provider_chat_chunk.from_value(value)
+            return value
 
-        def whole(value: dict[str, Any]) -> ChatCompletionChunk:
-            return _as_chunk(clean_value(value, self._errors))
+        def whole(value: dict[str, Any]) -> dict[str, Any]:
+            return _as_chunk(clean_value(value, errors))
 
-        pieces = self._stream("/chat/completions", prepared.body, read=read, whole=whole)
-        async with aclosing(pieces):
-            async for chunks in pieces:
-                yield chunks
+        return self._stream("/chat/completions", prepared.body, read=read, whole=whole)
 
     def prepare_text(
         self, request: TextCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
@@ -258,10 +264,10 @@ def _decide_members(value: dict[str, Any], *, model: str, stream: bool) -> None:
         value["stream_options"] = {**options, "include_usage": True}
 
 
-def _as_chunk(answer: dict[str, Any]) -> ChatCompletionChunk:
+def _as_chunk(answer: dict[str, Any]) -> dict[str, Any]:
     """Turns the whole answer of a server that cannot stream into one chunk that says the same."""
     choices = [_as_chunk_choice(choice) for choice in answer["choices"]]
-    return provider_chat_chunk.from_value({**answer, "object": "chat.completion.chunk", "choices": choices})
+    return {**answer, "object": "chat.completion.chunk", "choices": choices}
 
 
 def _as_chunk_choice(choice: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,13 @@ class CompletionService(CompletionServiceServicer):
     ) -> pb.CreateChatCompletionResponse:
         """Answers in one piece."""
         call = self._call()
+        if request.encoding == pb.ANSWER_ENCODING_JSON:
+            written, receipt = await self._completions.create_chat_json(
+                call.principal, call.request_id, request.completion
+            )
+            return pb.CreateChatCompletionResponse(
+                completion_json=written, receipt=from_receipt(receipt), upstream=receipt.upstream
+            )
         answer, receipt = await self._completions.create_chat(call.principal, call.request_id, request.completion)
         return pb.CreateChatCompletionResponse(
             completion=answer, receipt=from_receipt(receipt), upstream=receipt.upstream
@@ -57,6 +64,12 @@ class CompletionService(CompletionServiceServicer):
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answers in pieces."""
         call = self._call()
+        if request.encoding == pb.ANSWER_ENCODING_JSON:
+            written = await self._completions.open_chat_json(call.principal, call.request_id, request.completion)
+            async with aclosing(written) as texts:
+                async for text in texts:
+                    yield _accounted(pb.StreamChatCompletionResponse(chunks_json=text.pieces), text)
+            return
         answer = self._completions.stream_chat(call.principal, call.request_id, request.completion)
         async with aclosing(answer) as batches:
             async for batch in batches:

@@ -19,45 +19,47 @@ from quillgate.v1 import text_completion_pb2 as quillgate_dot_v1_dot_text__compl
 from quillgate.v1 import transcription_pb2 as quillgate_dot_v1_dot_transcription__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%quillgate/v1/completion_service.proto\x12\x0cquillgate.v1\x1a\"quillgate/v1/chat_completion.proto\x1a#quillgate/v1/metering_service.proto\x1a\x1bquillgate/v1/response.proto\x1a\"quillgate/v1/text_completion.proto\x1a quillgate/v1/transcription.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.ChatCompletionRequest\"\x8a\x01\n\x1c\x43reateChatCompletionResponse\x12\x30\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.quillgate.v1.ChatCompletion\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x03 \x01(\t\"V\n\x1bStreamChatCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.ChatCompletionRequest\"\xbb\x01\n\x1cStreamChatCompletionResponse\x12\x31\n\x06\x63hunks\x18\x01 \x03(\x0b\x32!.quillgate.v1.ChatCompletionChunk\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t\"V\n\x1b\x43reateTextCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.TextCompletionRequest\"\x8a\x01\n\x1c\x43reateTextCompletionResponse\x12\x30\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.quillgate.v1.TextCompletion\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x03 \x01(\t\"V\n\x1bStreamTextCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.TextCompletionRequest\"\xb6\x01\n\x1cStreamTextCompletionResponse\x12,\n\x06pieces\x18\x01 \x03(\x0b\x32\x1c.quillgate.v1.TextCompletion\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t\"H\n\x15\x43reateResponseRequest\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.quillgate.v1.ResponseRequest\"\x8d\x01\n\x16\x43reateResponseResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.quillgate.v1.Response\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x0f\n\x07ignored\x18\x03 \x03(\t\x12\x10\n\x08upstream\x18\x04 \x01(\t\"H\n\x15StreamResponseRequest\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.quillgate.v1.ResponseRequest\"\xc0\x01\n\x16StreamResponseResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.quillgate.v1.ResponseEvent\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x0f\n\x07ignored\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\"m\n\x1a\x43reateTranscriptionRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".quillgate.v1.TranscriptionOptionsH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05value\"\xa6\x01\n\x1b\x43reateTranscriptionResponse\x12\x34\n\rtranscription\x18\x01 \x01(\x0b\x32\x1b.quillgate.v1.TranscriptionH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\tB\x07\n\x05value\"m\n\x1aStreamTranscriptionRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".quillgate.v1.TranscriptionOptionsH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05value\"\xb9\x01\n\x1bStreamTranscriptionResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .quillgate.v1.TranscriptionEvent\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t2\xed\x06\n\x11\x43ompletionService\x12m\n\x14\x43reateChatCompletion\x12).quillgate.v1.CreateChatCompletionRequest\x1a*.quillgate.v1.CreateChatCompletionResponse\x12o\n\x14StreamChatCompletion\x12).quillgate.v1.StreamChatCompletionRequest\x1a*.quillgate.v1.StreamChatCompletionResponse0\x01\x12m\n\x14\x43reateTextCompletion\x12).quillgate.v1.CreateTextCompletionRequest\x1a*.quillgate.v1.CreateTextCompletionResponse\x12o\n\x14StreamTextCompletion\x12).quillgate.v1.StreamTextCompletionRequest\x1a*.quillgate.v1.StreamTextCompletionResponse0\x01\x12[\n\x0e\x43reateResponse\x12#.quillgate.v1.CreateResponseRequest\x1a$.quillgate.v1.CreateResponseResponse\x12]\n\x0eStreamResponse\x12#.quillgate.v1.StreamResponseRequest\x1a$.quillgate.v1.StreamResponseResponse0\x01\x12l\n\x13\x43reateTranscription\x12(.quillgate.v1.CreateTranscriptionRequest\x1a).quillgate.v1.CreateTranscriptionResponse(\x01\x12n\n\x13StreamTranscription\x12(.quillgate.v1.StreamTranscriptionRequest\x1a).quillgate.v1.StreamTranscriptionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%quillgate/v1/completion_service.proto\x12\x0cquillgate.v1\x1a\"quillgate/v1/chat_completion.proto\x1a#quillgate/v1/metering_service.proto\x1a\x1bquillgate/v1/response.proto\x1a\"quillgate/v1/text_completion.proto\x1a quillgate/v1/transcription.proto\"\x86\x01\n\x1b\x43reateChatCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.ChatCompletionRequest\x12.\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1c.quillgate.v1.AnswerEncoding\"\xa3\x01\n\x1c\x43reateChatCompletionResponse\x12\x30\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.quillgate.v1.ChatCompletion\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x03 \x01(\t\x12\x17\n\x0f\x63ompletion_json\x18\x04 \x01(\x0c\"\x86\x01\n\x1bStreamChatCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.ChatCompletionRequest\x12.\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1c.quillgate.v1.AnswerEncoding\"\xd0\x01\n\x1cStreamChatCompletionResponse\x12\x31\n\x06\x63hunks\x18\x01 \x03(\x0b\x32!.quillgate.v1.ChatCompletionChunk\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t\x12\x13\n\x0b\x63hunks_json\x18\x05 \x03(\x0c\"V\n\x1b\x43reateTextCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.TextCompletionRequest\"\x8a\x01\n\x1c\x43reateTextCompletionResponse\x12\x30\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.quillgate.v1.TextCompletion\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x03 \x01(\t\"V\n\x1bStreamTextCompletionRequest\x12\x37\n\ncompletion\x18\x01 \x01(\x0b\x32#.quillgate.v1.TextCompletionRequest\"\xb6\x01\n\x1cStreamTextCompletionResponse\x12,\n\x06pieces\x18\x01 \x03(\x0b\x32\x1c.quillgate.v1.TextCompletion\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t\"H\n\x15\x43reateResponseRequest\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.quillgate.v1.ResponseRequest\"\x8d\x01\n\x16\x43reateResponseResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.quillgate.v1.Response\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x0f\n\x07ignored\x18\x03 \x03(\t\x12\x10\n\x08upstream\x18\x04 \x01(\t\"H\n\x15StreamResponseRequest\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.quillgate.v1.ResponseRequest\"\xc0\x01\n\x16StreamResponseResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.quillgate.v1.ResponseEvent\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x0f\n\x07ignored\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\"m\n\x1a\x43reateTranscriptionRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".quillgate.v1.TranscriptionOptionsH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05value\"\xa6\x01\n\x1b\x43reateTranscriptionResponse\x12\x34\n\rtranscription\x18\x01 \x01(\x0b\x32\x1b.quillgate.v1.TranscriptionH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\tB\x07\n\x05value\"m\n\x1aStreamTranscriptionRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".quillgate.v1.TranscriptionOptionsH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05value\"\xb9\x01\n\x1bStreamTranscriptionResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .quillgate.v1.TranscriptionEvent\x12.\n\x0breservation\x18\x02 \x01(\x0b\x32\x19.quillgate.v1.Reservation\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.quillgate.v1.Receipt\x12\x10\n\x08upstream\x18\x04 \x01(\t*h\n\x0e\x41nswerEncoding\x12\x1f\n\x1b\x41NSWER_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41NSWER_ENCODING_MESSAGE\x10\x01\x12\x18\n\x14\x41NSWER_ENCODING_JSON\x10\x02\x32\xed\x06\n\x11\x43ompletionService\x12m\n\x14\x43reateChatCompletion\x12).quillgate.v1.CreateChatCompletionRequest\x1a*.quillgate.v1.CreateChatCompletionResponse\x12o\n\x14StreamChatCompletion\x12).quillgate.v1.StreamChatCompletionRequest\x1a*.quillgate.v1.StreamChatCompletionResponse0\x01\x12m\n\x14\x43reateTextCompletion\x12).quillgate.v1.CreateTextCompletionRequest\x1a*.quillgate.v1.CreateTextCompletionResponse\x12o\n\x14StreamTextCompletion\x12).quillgate.v1.StreamTextCompletionRequest\x1a*.quillgate.v1.StreamTextCompletionResponse0\x01\x12[\n\x0e\x43reateResponse\x12#.quillgate.v1.CreateResponseRequest\x1a$.quillgate.v1.CreateResponseResponse\x12]\n\x0eStreamResponse\x12#.quillgate.v1.StreamResponseRequest\x1a$.quillgate.v1.StreamResponseResponse0\x01\x12l\n\x13\x43reateTranscription\x12(.quillgate.v1.CreateTranscriptionRequest\x1a).quillgate.v1.CreateTranscriptionResponse(\x01\x12n\n\x13StreamTranscription\x12(.quillgate.v1.StreamTranscriptionRequest\x1a).quillgate.v1.StreamTranscriptionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quillgate.v1.completion_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=227
-  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=313
-  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=316
-  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=454
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=456
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=542
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=545
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=732
-  _globals['_CREATETEXTCOMPLETIONREQUEST']._serialized_start=734
-  _globals['_CREATETEXTCOMPLETIONREQUEST']._serialized_end=820
-  _globals['_CREATETEXTCOMPLETIONRESPONSE']._serialized_start=823
-  _globals['_CREATETEXTCOMPLETIONRESPONSE']._serialized_end=961
-  _globals['_STREAMTEXTCOMPLETIONREQUEST']._serialized_start=963
-  _globals['_STREAMTEXTCOMPLETIONREQUEST']._serialized_end=1049
-  _globals['_STREAMTEXTCOMPLETIONRESPONSE']._serialized_start=1052
-  _globals['_STREAMTEXTCOMPLETIONRESPONSE']._serialized_end=1234
-  _globals['_CREATERESPONSEREQUEST']._serialized_start=1236
-  _globals['_CREATERESPONSEREQUEST']._serialized_end=1308
-  _globals['_CREATERESPONSERESPONSE']._serialized_start=1311
-  _globals['_CREATERESPONSERESPONSE']._serialized_end=1452
-  _globals['_STREAMRESPONSEREQUEST']._serialized_start=1454
-  _globals['_STREAMRESPONSEREQUEST']._serialized_end=1526
-  _globals['_STREAMRESPONSERESPONSE']._serialized_start=1529
-  _globals['_STREAMRESPONSERESPONSE']._serialized_end=1721
-  _globals['_CREATETRANSCRIPTIONREQUEST']._serialized_start=1723
-  _globals['_CREATETRANSCRIPTIONREQUEST']._serialized_end=1832
-  _globals['_CREATETRANSCRIPTIONRESPONSE']._serialized_start=1835
-  _globals['_CREATETRANSCRIPTIONRESPONSE']._serialized_end=2001
-  _globals['_STREAMTRANSCRIPTIONREQUEST']._serialized_start=2003
-  _globals['_STREAMTRANSCRIPTIONREQUEST']._serialized_end=2112
-  _globals['_STREAMTRANSCRIPTIONRESPONSE']._serialized_start=2115
-  _globals['_STREAMTRANSCRIPTIONRESPONSE']._serialized_end=2300
-  _globals['_COMPLETIONSERVICE']._serialized_start=2303
-  _globals['_COMPLETIONSERVICE']._serialized_end=3180
+  _globals['_ANSWERENCODING']._serialized_start=2446
+  _globals['_ANSWERENCODING']._serialized_end=2550
+  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=228
+  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=362
+  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=365
+  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=528
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=531
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=665
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=668
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=876
+  _globals['_CREATETEXTCOMPLETIONREQUEST']._serialized_start=878
+  _globals['_CREATETEXTCOMPLETIONREQUEST']._serialized_end=964
+  _globals['_CREATETEXTCOMPLETIONRESPONSE']._serialized_start=967
+  _globals['_CREATETEXTCOMPLETIONRESPONSE']._serialized_end=1105
+  _globals['_STREAMTEXTCOMPLETIONREQUEST']._serialized_start=1107
+  _globals['_STREAMTEXTCOMPLETIONREQUEST']._serialized_end=1193
+  _globals['_STREAMTEXTCOMPLETIONRESPONSE']._serialized_start=1196
+  _globals['_STREAMTEXTCOMPLETIONRESPONSE']._serialized_end=1378
+  _globals['_CREATERESPONSEREQUEST']._serialized_start=1380
+  _globals['_CREATERESPONSEREQUEST']._serialized_end=1452
+  _globals['_CREATERESPONSERESPONSE']._serialized_start=1455
+  _globals['_CREATERESPONSERESPONSE']._serialized_end=1596
+  _globals['_STREAMRESPONSEREQUEST']._serialized_start=1598
+  _globals['_STREAMRESPONSEREQUEST']._serialized_end=1670
+  _globals['_STREAMRESPONSERESPONSE']._serialized_start=1673
+  _globals['_STREAMRESPONSERESPONSE']._serialized_end=1865
+  _globals['_CREATETRANSCRIPTIONREQUEST']._serialized_start=1867
+  _globals['_CREATETRANSCRIPTIONREQUEST']._serialized_end=1976
+  _globals['_CREATETRANSCRIPTIONRESPONSE']._serialized_start=1979
+  _globals['_CREATETRANSCRIPTIONRESPONSE']._serialized_end=2145
+  _globals['_STREAMTRANSCRIPTIONREQUEST']._serialized_start=2147
+  _globals['_STREAMTRANSCRIPTIONREQUEST']._serialized_end=2256
+  _globals['_STREAMTRANSCRIPTIONRESPONSE']._serialized_start=2259
+  _globals['_STREAMTRANSCRIPTIONRESPONSE']._serialized_end=2444
+  _globals['_COMPLETIONSERVICE']._serialized_start=2553
+  _globals['_COMPLETIONSERVICE']._serialized_end=3430
 # @@protoc_insertion_point(module_scope)

@@ -7,15 +7,46 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import quillgate.v1.chat_completion_pb2
 import quillgate.v1.metering_service_pb2
 import quillgate.v1.response_pb2
 import quillgate.v1.text_completion_pb2
 import quillgate.v1.transcription_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _AnswerEncoding:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AnswerEncodingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AnswerEncoding.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ANSWER_ENCODING_UNSPECIFIED: _AnswerEncoding.ValueType  # 0
+    """As messages."""
+    ANSWER_ENCODING_MESSAGE: _AnswerEncoding.ValueType  # 1
+    """As messages."""
+    ANSWER_ENCODING_JSON: _AnswerEncoding.ValueType  # 2
+    """As JSON text, just as OpenAI's REST API has it: for callers that only pass it on, at a third of the cost."""
+
+class AnswerEncoding(_AnswerEncoding, metaclass=_AnswerEncodingEnumTypeWrapper):
+    """AnswerEncoding is the form in which a chat answer comes."""
+
+ANSWER_ENCODING_UNSPECIFIED: AnswerEncoding.ValueType  # 0
+"""As messages."""
+ANSWER_ENCODING_MESSAGE: AnswerEncoding.ValueType  # 1
+"""As messages."""
+ANSWER_ENCODING_JSON: AnswerEncoding.ValueType  # 2
+"""As JSON text, just as OpenAI's REST API has it: for callers that only pass it on, at a third of the cost."""
+global___AnswerEncoding = AnswerEncoding
 
 @typing.final
 class CreateChatCompletionRequest(google.protobuf.message.Message):
@@ -24,6 +55,9 @@ class CreateChatCompletionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COMPLETION_FIELD_NUMBER: builtins.int
+    ENCODING_FIELD_NUMBER: builtins.int
+    encoding: global___AnswerEncoding.ValueType
+    """The form of the answer. Default: a message."""
     @property
     def completion(self) -> quillgate.v1.chat_completion_pb2.ChatCompletionRequest:
         """The question, in OpenAI's terms. Required."""
@@ -32,9 +66,10 @@ class CreateChatCompletionRequest(google.protobuf.message.Message):
         self,
         *,
         completion: quillgate.v1.chat_completion_pb2.ChatCompletionRequest | None = ...,
+        encoding: global___AnswerEncoding.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "encoding", b"encoding"]) -> None: ...
 
 global___CreateChatCompletionRequest = CreateChatCompletionRequest
 
@@ -47,8 +82,11 @@ class CreateChatCompletionResponse(google.protobuf.message.Message):
     COMPLETION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     UPSTREAM_FIELD_NUMBER: builtins.int
+    COMPLETION_JSON_FIELD_NUMBER: builtins.int
     upstream: builtins.str
     """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`."""
+    completion_json: builtins.bytes
+    """The answer as JSON text, instead of `completion`, where that was asked for."""
     @property
     def completion(self) -> quillgate.v1.chat_completion_pb2.ChatCompletion:
         """The answer, in OpenAI's terms."""
@@ -63,9 +101,10 @@ class CreateChatCompletionResponse(google.protobuf.message.Message):
         completion: quillgate.v1.chat_completion_pb2.ChatCompletion | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
         upstream: builtins.str = ...,
+        completion_json: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "receipt", b"receipt", "upstream", b"upstream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "completion_json", b"completion_json", "receipt", b"receipt", "upstream", b"upstream"]) -> None: ...
 
 global___CreateChatCompletionResponse = CreateChatCompletionResponse
 
@@ -76,6 +115,11 @@ class StreamChatCompletionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COMPLETION_FIELD_NUMBER: builtins.int
+    ENCODING_FIELD_NUMBER: builtins.int
+    encoding: global___AnswerEncoding.ValueType
+    """The form of the pieces. Default: messages. As JSON they have a member `usage`, null until the last one, where
+    `stream_options.include_usage` asks for it.
+    """
     @property
     def completion(self) -> quillgate.v1.chat_completion_pb2.ChatCompletionRequest:
         """The question, in OpenAI's terms. Required."""
@@ -84,9 +128,10 @@ class StreamChatCompletionRequest(google.protobuf.message.Message):
         self,
         *,
         completion: quillgate.v1.chat_completion_pb2.ChatCompletionRequest | None = ...,
+        encoding: global___AnswerEncoding.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "encoding", b"encoding"]) -> None: ...
 
 global___StreamChatCompletionRequest = StreamChatCompletionRequest
 
@@ -100,11 +145,12 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
     RESERVATION_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     UPSTREAM_FIELD_NUMBER: builtins.int
+    CHUNKS_JSON_FIELD_NUMBER: builtins.int
     upstream: builtins.str
     """Who answered: the provider and its name for the model, such as `openrouter/google/gemini-2.5-flash`; on the first message only."""
     @property
     def chunks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[quillgate.v1.chat_completion_pb2.ChatCompletionChunk]:
-        """The pieces, in order, at least one but in the last message."""
+        """The pieces, in order, at least one but in the last message. Of these and `chunks_json` one is empty."""
 
     @property
     def reservation(self) -> quillgate.v1.metering_service_pb2.Reservation:
@@ -114,6 +160,10 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
     def receipt(self) -> quillgate.v1.metering_service_pb2.Receipt:
         """What the request was charged; on the last message of a complete answer only."""
 
+    @property
+    def chunks_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The pieces as JSON texts, instead of `chunks`, where that was asked for."""
+
     def __init__(
         self,
         *,
@@ -121,9 +171,10 @@ class StreamChatCompletionResponse(google.protobuf.message.Message):
         reservation: quillgate.v1.metering_service_pb2.Reservation | None = ...,
         receipt: quillgate.v1.metering_service_pb2.Receipt | None = ...,
         upstream: builtins.str = ...,
+        chunks_json: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt", "reservation", b"reservation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "chunks_json", b"chunks_json", "receipt", b"receipt", "reservation", b"reservation", "upstream", b"upstream"]) -> None: ...
 
 global___StreamChatCompletionResponse = StreamChatCompletionResponse
 
