@@ -269,6 +269,6 @@ def _size(said: Any) -> int:
     for item in said.values():
         if type(item) is str:
             size += _FIELD_BYTES + (len(item) if item.isascii() else len(item.encode("utf-8", "replace")))
-        elif item is not None:
+        else:
             size += len(_dumps(item))
     return size

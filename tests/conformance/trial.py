@@ -10,7 +10,8 @@ from conformance.vendor import Content, Sent, Vendor
 from fakes.scripted_upstream import ScriptedAnswer, ScriptedUpstream
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from quillgate_codec import chat_request
+from quillgate_codec import chat_chunk, chat_request, load_json, provider_chat_chunk
+from quillgate_core.chat_json_tally import JsonChatTally
 from quillgate_core.chat_tally import ChatTally, clean_answer
 from quillgate_core.counting import Usage
 from quillgate_core.errors import QuillgateError
@@ -127,14 +128,32 @@ async def _whole(provider: ChatProvider, request: ChatCompletionRequest, outcome
 async def _stream(provider: ChatProvider, request: ChatCompletionRequest, outcome: Outcome, limit: int | None) -> None:
     prepared = provider.prepare_chat(request, model=MODEL, stream=True, max_output_tokens=limit)
     tally = ChatTally(request, fallback_id="chatcmpl-ours", created=1, provider=provider.name)
+    as_json = JsonChatTally(request, fallback_id="chatcmpl-ours", created=1, provider=provider.name)
+    written: list[bytes] = []
     async with aclosing(provider.stream_chat(prepared)) as batches:  # type: ignore[type-var]
         async for chunks in batches:
             assert chunks, "an empty list of chunks"
             outcome.raw += [copy_of(chunk) for chunk in chunks]
+            written += as_json.take([provider_chat_chunk.to_value(chunk) for chunk in chunks])
             outcome.clean += tally.take(chunks)
     tally.finish()
+    as_json.finish()
+    assert [_said(load_json(text)) for text in written] == [
+        _said(chat_chunk.to_value(chunk)) for chunk in outcome.clean
+    ]
     outcome.usage, outcome.usage_source = tally.usage()
     outcome.clean += tally.last()
+
+
+_TEXTS = frozenset({"finish_reason", "role"})
+
+
+def _said(value: Any) -> Any:
+    """The value without what says nothing: nulls, and an end or a role that is no text, which only messages pass on."""
+    if type(value) is dict:
+        kept = {name: item for name, item in value.items() if name not in _TEXTS or type(item) is str}
+        return {name: _said(item) for name, item in kept.items() if item is not None}
+    return [_said(item) for item in value] if type(value) is list else value
 
 
 def copy_of(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
