@@ -1,0 +1,12 @@
+"""`quillgate serve`: runs the service, all in one or core and facade apart, in one process or in several.
+
+The only part of the CLI that sees the core and the facade; everything else speaks gRPC.
+
+    command.py      the commands and their options
+    services.py     what one process runs, from its start to its stop
+    supervisor.py   the parent of several such processes; worker.py is the child, worker_link.py ties them together
+"""
+
+from quillgate_cli.serve.command import app
+
+__all__ = ["app"]
