@@ -4,7 +4,9 @@ The only part of the CLI that sees the core and the facade; everything else spea
 
     command.py      the commands and their options
     services.py     what one process runs, from its start to its stop
-    supervisor.py   the parent of several such processes; worker.py is the child, worker_link.py ties them together
+    single.py       one such process; several.py, several
+    supervisor.py   the parent of several; worker.py and child.py are the child, worker_link.py ties them together
+    doorman.py      how each gets as many connections as the others
 """
 
 from quillgate_cli.serve.command import app

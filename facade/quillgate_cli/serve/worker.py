@@ -5,20 +5,13 @@
 The first two are descriptors of Unix sockets. Everything else comes from the environment, as for a service alone.
 """
 
-import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
 
-import uvloop
-
-from quillgate_cli.serve.announcement import say
 from quillgate_cli.serve.guard import guarded
-from quillgate_cli.serve.new_keys import NewKeys
-from quillgate_cli.serve.opening import database_of
-from quillgate_cli.serve.services import AllInOne, CoreAlone, FacadeAlone, Service, freeze
-from quillgate_cli.serve.stop import Stop
+from quillgate_cli.serve.importing import import_services
+from quillgate_cli.serve.opening import database_of, opened
 from quillgate_core.config import Config
 from quillgate_facade.config import FacadeConfig
 
@@ -34,60 +27,25 @@ def main(arguments: list[str]) -> int:
 def _core(parent: socket.socket, passed: socket.socket, shape: list[str]) -> int:
     config = Config.from_environ(os.environ)
     facade_config = FacadeConfig.from_environ(os.environ) if shape == ["all"] else None
-    with database_of(config) as database:
+    with opened(database_of(config), meanwhile=import_services) as database:
+        from quillgate_cli.serve.child import run_under
+        from quillgate_cli.serve.services import AllInOne, CoreAlone
 
-        def make() -> Service:
-            if facade_config is None:
-                return CoreAlone(config, database, shares_port=True)
-            return AllInOne(config, facade_config, database, passed)
-
-        uvloop.run(_work(make, parent, config.drain_s))
+        if facade_config is None:
+            run_under(parent, lambda: CoreAlone(config, database, shares_port=True), config.drain_s)
+        else:
+            run_under(parent, lambda: AllInOne(config, facade_config, database, passed), config.drain_s)
     return 0
 
 
 def _facade(parent: socket.socket, passed: socket.socket, shape: list[str]) -> int:
     config = FacadeConfig.from_environ(os.environ)
-    uvloop.run(_work(lambda: FacadeAlone(config, shape[1], passed), parent, config.drain_timeout_s))
+    import_services()
+    from quillgate_cli.serve.child import run_under
+    from quillgate_cli.serve.services import FacadeAlone
+
+    run_under(parent, lambda: FacadeAlone(config, shape[1], passed), config.drain_timeout_s)
     return 0
-
-
-async def _work(make: Callable[[], Service], parent: socket.socket, drain_s: float) -> None:
-    stop = Stop(drain_s)
-    stop.listen(insist=False)
-    reader, writer = await asyncio.open_unix_connection(sock=parent)
-    service = make()
-    try:
-        await service.start()
-        freeze()
-        writer.write(b"ready\n")
-        obeying = asyncio.create_task(_obey(service, stop, reader, writer))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({obeying, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if obeying.done():
-            obeying.result()
-    finally:
-        await service.stop(stop.drain_s)
-
-
-async def _obey(service: Service, stop: Stop, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Does what the parent says; a parent that is gone is one that wants no more."""
-    while words := await _words(reader):
-        match words[0]:
-            case "announce":
-                say(*await service.announcement(NewKeys.of(words[1:])))
-                writer.write(b"announced\n")
-            case "interrupt":
-                stop.interrupt()
-            case _:
-                stop.terminate()
-    stop.interrupt()
-
-
-async def _words(reader: asyncio.StreamReader) -> list[str]:
-    try:
-        return (await reader.readline()).decode().split()
-    except ConnectionError:
-        return []
 
 
 if __name__ == "__main__":
