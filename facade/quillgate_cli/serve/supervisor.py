@@ -80,18 +80,19 @@ class Supervisor:
             worker.say(word)
 
     async def _announce(self) -> None:
-        """Lets one worker print where the service is, with keys that are made now, then opens the door."""
+        """Opens the door when all serve, and lets one worker print where, with keys that are made only now."""
         await self._all_serve.wait()
-        first = self._workers[1]
-        first.say(self._announcement)
-        if not await first.says("announced"):
-            return  # its end ends the whole
+        first = self._workers.get(1)
+        if self._ending.is_set() or first is None:  # its end ends the whole
+            return
         try:
             self._doorman.open()
         except OSError as error:
             logger.error("cannot serve REST: %s", error.strerror)
             self._end("terminate", code=1)
-        self._is_announced = True
+            return
+        first.say(self._announcement)
+        self._is_announced = await first.says("announced")
 
     async def _keep(self, number: int) -> None:
         """Has a worker of this number run until the end."""
