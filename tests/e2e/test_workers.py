@@ -56,8 +56,7 @@ class Site:
 
     def workers(self) -> list[psutil.Process]:
         """The workers that run now."""
-        children = psutil.Process(self.service.process.pid).children()
-        return [child for child in children if "quillgate_cli.serve.worker" in child.cmdline()]
+        return [child for child in psutil.Process(self.service.process.pid).children() if _is_worker(child)]
 
     @asynccontextmanager
     async def client(self, key: str = "") -> AsyncIterator[AsyncOpenAI]:
@@ -83,6 +82,13 @@ class Site:
         result = subprocess.run(command, env=self.environ | own, capture_output=True, text=True, timeout=30, check=True)
         found: dict[str, Any] = json.loads(result.stdout)
         return found
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "quillgate_cli.serve.worker" in process.cmdline()
+    except psutil.NoSuchProcess:  # gone, or about to be collected by its parent
+        return False
 
 
 @pytest_asyncio.fixture
@@ -165,14 +171,19 @@ async def test_killed_worker_is_replaced(site: Site) -> None:
             await site.ask()
 
 
-async def test_sigterm_drains_the_streams_of_both(site: Site) -> None:
-    """Streams that run on either worker when SIGTERM comes are delivered to their ends, and the whole ends with 0."""
+@pytest.mark.parametrize("to_all", [False, True], ids=["parent", "all"])
+async def test_sigterm_drains_the_streams_of_both(site: Site, to_all: bool) -> None:
+    """Streams that run on either worker when SIGTERM comes are delivered to their ends, and the whole ends with 0.
+
+    So they are when a service manager signals every process of the service.
+    """
     may_end = asyncio.Event()
     site.upstream.script(*[chat_stream(["one", " two"], between=may_end)] * 2)
     workers = site.workers()
     async with site.client() as first, site.client() as second:
         opened = [await _open_stream(client) for client in (first, second)]
-        site.service.process.send_signal(signal.SIGTERM)
+        for process in (site.service.process, *(workers if to_all else ())):
+            process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             while await _is_accepting(site.service):
                 await asyncio.sleep(0.02)
