@@ -128,18 +128,21 @@ _GRPC_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.so_reuseport", 0),
 )
 
 
 class Core:
     """A core that serves gRPC on `address` and in this process on `channel`; `start` and `stop` frame its life.
 
-    `failpoint` is called before and after durable steps, for tests that end the process there.
+    With `shares_port`, other processes of the same user may serve on its port too, and the kernel shares out
+    connections. `failpoint` is called before and after durable steps, for tests that end the process there.
     """
 
-    def __init__(self, config: Config, database: Database, *, failpoint: Failpoint = no_failpoint) -> None:
+    def __init__(
+        self, config: Config, database: Database, *, shares_port: bool = False, failpoint: Failpoint = no_failpoint
+    ) -> None:
         self._config = config
+        self._grpc_options = (*_GRPC_OPTIONS, ("grpc.so_reuseport", int(shares_port)))
         self._failpoint = failpoint
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="quillgate-database")
         self._lease_threads = ThreadPoolExecutor(1, thread_name_prefix="quillgate-lease")
@@ -239,7 +242,7 @@ class Core:
         await self._leasing(self.metering.renew_lease)
         await self._blocking(self.provider_credentials.refresh)
         await self._chores.once(self._catalogue.refresh)
-        self._server = grpc.aio.server(interceptors=(self._interceptor,), options=_GRPC_OPTIONS)
+        self._server = grpc.aio.server(interceptors=(self._interceptor,), options=self._grpc_options)
         for server in (self._server, self._local):
             self._add_services(server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

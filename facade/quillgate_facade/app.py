@@ -10,6 +10,7 @@ The channel is the caller's: it outlives the server and is closed by whoever mad
 
 import asyncio
 import socket
+from typing import Protocol
 
 import grpc.aio
 from aiohttp import web
@@ -23,6 +24,7 @@ from quillgate_facade.cors import Cors
 from quillgate_facade.drain import Drain
 from quillgate_facade.health import HealthHandler
 from quillgate_facade.models import ModelsHandler
+from quillgate_facade.passed_connections import PassedConnections
 from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
 from quillgate_facade.text_completions import TextHandler
@@ -57,19 +59,22 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
     return app
 
 
-class FacadeServer:
-    """A facade that listens; made by `serve`."""
+class Listener(Protocol):
+    """What connections come from."""
 
-    def __init__(self, runner: web.AppRunner, listener: asyncio.Server, drain: Drain, drain_timeout_s: float) -> None:
+    def close(self) -> None:
+        """Takes no further one."""
+
+
+class FacadeServer:
+    """A facade that serves clients on `port`; made by `serve` or `serve_passed`."""
+
+    def __init__(self, runner: web.AppRunner, listener: Listener, app: web.Application, *, port: int) -> None:
+        self.port = port
         self._runner = runner
         self._listener = listener
-        self._drain = drain
-        self._drain_timeout_s = drain_timeout_s
-
-    @property
-    def port(self) -> int:
-        """The TCP port that it listens on."""
-        return int(self._listener.sockets[0].getsockname()[1])
+        self._drain = app[DRAIN]
+        self._drain_timeout_s = app[CONFIG].drain_timeout_s
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Accepts nothing new, lets requests run on for a time, tells the rest, and closes everything.
@@ -90,10 +95,7 @@ class FacadeServer:
 async def serve(app: web.Application, *, sock: socket.socket | None = None) -> FacadeServer:
     """Starts to listen on `sock`, or else on the host and port of the app's config; raises OSError when it cannot."""
     config = app[CONFIG]
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_WORDS_S)
-    await runner.setup()
-    assert runner.server is not None
-    factory = ConnectionFactory(runner.server, config)
+    runner, factory = await _connections_of(app)
     loop = asyncio.get_running_loop()
     try:
         if sock is not None:
@@ -103,4 +105,19 @@ async def serve(app: web.Application, *, sock: socket.socket | None = None) -> F
     except OSError:
         await runner.cleanup()
         raise
-    return FacadeServer(runner, listener, app[DRAIN], config.drain_timeout_s)
+    return FacadeServer(runner, listener, app, port=int(listener.sockets[0].getsockname()[1]))
+
+
+async def serve_passed(app: web.Application, source: socket.socket) -> FacadeServer:
+    """Starts to serve connections that another process accepts on the config's port and passes on through `source`."""
+    runner, factory = await _connections_of(app)
+    listener = PassedConnections(source, factory)
+    listener.open()
+    return FacadeServer(runner, listener, app, port=app[CONFIG].port)
+
+
+async def _connections_of(app: web.Application) -> tuple[web.AppRunner, ConnectionFactory]:
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_WORDS_S)
+    await runner.setup()
+    assert runner.server is not None
+    return runner, ConnectionFactory(runner.server, app[CONFIG])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Self
 
-from quillgate_facade.cors import is_origins
+from quillgate_facade.origins import is_origins
 
 ENVIRON_PREFIX = "QUILLGATE_FACADE_"
 

@@ -8,7 +8,7 @@ import re
 
 from aiohttp import web
 
-ANY = "*"
+from quillgate_facade.origins import ANY
 
 #: What scripts may read beside the few headers that browsers always show.
 _EXPOSED = (
@@ -52,9 +52,3 @@ def _allow(request: web.Request, response: web.StreamResponse) -> None:
     names = request.headers.get("access-control-request-headers", "")
     if _NAMES.fullmatch(names):
         response.headers["access-control-allow-headers"] = names
-
-
-def is_origins(text: str) -> bool:
-    """Tells whether a setting is `*` or a list of origins such as `https://app.example`, as browsers write them."""
-    origin = r"https?://[a-z0-9.\[\]:-]+"
-    return text == ANY or re.fullmatch(rf"{origin}(\s*,\s*{origin})*", text) is not None

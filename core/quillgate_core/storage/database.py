@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from quillgate_core.sealing import MasterKeys
 from quillgate_core.secret import Secret
 from quillgate_core.storage.embedded import EmbeddedPostgres
-from quillgate_core.storage.engine import make_engine, refuse_unsafe_durability
+from quillgate_core.storage.engine import POOL_SIZE, make_engine, refuse_unsafe_durability
 from quillgate_core.storage.master_key import load_or_create_master_keys, master_keys_of
 from quillgate_core.storage.pepper import load_or_create_pepper
 from quillgate_core.storage.provider_credential_store import has_provider_credentials
@@ -20,11 +20,16 @@ NO_SECRET: Final = Secret("")
 
 LEASE_POOL_SIZE = 2
 
+SPARE_CONNECTIONS = 16
+CONNECTIONS_A_CORE = POOL_SIZE + LEASE_POOL_SIZE + 2
+"""The most that one core has open: both pools, its writer's, and one that the server has not yet seen end."""
+
 
 class Database:
     """PostgreSQL at a URL, or an embedded one for an empty URL; a context manager that migrates it on the way in.
 
-    The master keys are those of `master_key` if it is not empty, else those of the file.
+    The master keys are those of `master_key` if it is not empty, else those of the file. An embedded one has room for
+    so many `cores`.
     Raises StartupError for a database that must not be used, Overloaded for one that does not answer.
     """
 
@@ -44,13 +49,15 @@ class Database:
         pepper_file: Path | None = None,
         master_key_file: Path | None = None,
         master_key: Secret = NO_SECRET,
+        cores: int = 1,
     ) -> None:
         self.url = url
         self.data_dir = data_dir
         self._pepper_file = pepper_file or data_dir / "pepper"
         self._master_key_file = master_key_file or data_dir / "master-key"
         self._master_key = master_key
-        self._embedded = None if url else EmbeddedPostgres(data_dir)
+        max_connections = max(40, SPARE_CONNECTIONS + CONNECTIONS_A_CORE * cores)
+        self._embedded = None if url else EmbeddedPostgres(data_dir, max_connections=max_connections)
         self._is_open = False
 
     def __enter__(self) -> Self:

@@ -49,7 +49,6 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "log_min_error_statement": "panic",
     "log_timezone": "UTC",
-    "max_connections": "40",
     "max_logical_replication_workers": "0",
     "max_parallel_workers_per_gather": "0",
     "max_wal_senders": "0",
@@ -90,8 +89,11 @@ class _Postmaster:
 class EmbeddedPostgres:
     """A PostgreSQL server that belongs to one data directory; use it as a context manager or with start and stop."""
 
-    def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0, package: str = PACKAGE) -> None:
+    def __init__(
+        self, data_dir: Path, *, max_connections: int = 40, start_timeout_s: float = 60.0, package: str = PACKAGE
+    ) -> None:
         self._package = package
+        self._max_connections = max_connections
         self._data_dir = data_dir.resolve()
         self._cluster = self._data_dir / "postgres"
         self._log = self._data_dir / "postgres.log"
@@ -217,7 +219,10 @@ class EmbeddedPostgres:
             raise
 
     def _launch(self, binaries: Path, account: DatabaseAccount) -> "subprocess.Popen[bytes]":
-        settings = _SETTINGS | {"unix_socket_directories": str(self._socket_dir(account))}
+        settings = _SETTINGS | {
+            "max_connections": str(self._max_connections),
+            "unix_socket_directories": str(self._socket_dir(account)),
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self._fresh_log() as log:
             process = _spawn([str(binaries / "postgres"), "-D", str(self._cluster), *options], account, log)

@@ -49,6 +49,15 @@ def test_daily_rows_leave_room_for_updates_in_place(engine: Engine) -> None:
         assert connection.execute(query).scalar_one() == ["fillfactor=50"]
 
 
+def test_head_is_the_newest_migration(empty_database_url: str) -> None:
+    """What a start compares with, to do without Alembic, is what the migrations lead to."""
+    engine = make_engine(empty_database_url)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_heads() == (schema.HEAD,)
+    engine.dispose()
+
+
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
     """A second start finds the schema as it is and keeps the data."""
     with engine.begin() as connection:

@@ -1,0 +1,148 @@
+"""The parent of workers: when it announces them, replaces them, and gives up."""
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Any
+
+from fakes.fake_worker import FakeCrew, FakeWorker
+
+from quillgate_cli.serve.doorman import Doorman
+from quillgate_cli.serve.supervisor import Supervisor
+
+
+def _supervisor(crew: FakeCrew, sockets: tuple[socket.socket, ...] = (), *, count: int = 2) -> Supervisor:
+    start: Any = crew.start
+    return Supervisor(start, Doorman(sockets), count=count, announcement="announce developer")
+
+
+async def _stop(running: "asyncio.Task[int]", kind: signal.Signals = signal.SIGTERM) -> int:
+    os.kill(os.getpid(), kind)
+    async with asyncio.timeout(10):
+        return await running
+
+
+async def _announced(worker: FakeWorker) -> None:
+    async with asyncio.timeout(10):
+        while not worker.heard:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)
+
+
+async def test_first_worker_announces_when_all_serve() -> None:
+    """Only the first worker is asked to announce, once; a signal then ends all, with 0."""
+    crew = FakeCrew()
+    running = asyncio.create_task(_supervisor(crew).run())
+    await crew.wait_for(2)
+    await _announced(crew.started[0][1])
+    assert await _stop(running, signal.SIGINT) == 0
+    assert [(number, worker.heard) for number, worker in crew.started] == [
+        (1, ["announce developer", "interrupt"]),
+        (2, ["interrupt"]),
+    ]
+
+
+async def test_failed_start_ends_the_whole() -> None:
+    """A worker that cannot start, while others can, ends all of them with its code, and nothing is announced."""
+    crew = FakeCrew(lambda number: FakeWorker(serves=number != 2))
+    assert await _supervisor(crew).run() == 1
+    assert [worker.heard for number, worker in crew.started if number == 1] == [["terminate"]]
+
+
+async def test_failed_announcement_ends_the_whole() -> None:
+    """When the first worker dies over the announcement, for instance as the database is away, all end with 1."""
+    crew = FakeCrew(lambda number: FakeWorker(announces=False))
+    assert await _supervisor(crew).run() == 1
+    assert all(worker.is_over for _, worker in crew.started)
+
+
+async def test_dead_worker_is_replaced_by_its_number() -> None:
+    """A worker that dies later is replaced, and what is announced already is not announced again."""
+    crew = FakeCrew()
+    running = asyncio.create_task(_supervisor(crew).run())
+    await crew.wait_for(2)
+    await _announced(crew.started[0][1])
+    crew.started[0][1].end(-9)
+    replacement = await crew.wait_for(3)
+    assert [number for number, _ in crew.started] == [1, 2, 1]
+    await asyncio.sleep(0.02)
+    assert await _stop(running) == 0
+    assert replacement.heard == ["terminate"]
+
+
+async def test_failing_replacement_is_tried_again_while_another_serves() -> None:
+    """A replacement that cannot start, such as while the database is away, harms nobody and is tried again."""
+    made: list[int] = []
+
+    def make(number: int) -> FakeWorker:
+        made.append(number)
+        return FakeWorker(serves=made.count(2) in (0, 1, 4))
+
+    crew = FakeCrew(make)
+    running = asyncio.create_task(_supervisor(crew).run())
+    await crew.wait_for(2)
+    await _announced(crew.started[0][1])
+    crew.started[1][1].end(1)
+    await crew.wait_for(5)
+    assert not running.done()
+    assert await _stop(running) == 0
+
+
+async def test_nothing_left_to_serve_ends_the_whole() -> None:
+    """When no worker serves and one fails to start, the whole ends, for whoever restarts it."""
+    crew = FakeCrew(lambda number: FakeWorker(serves=len(crew.started) < 2))
+    running = asyncio.create_task(_supervisor(crew).run())
+    await crew.wait_for(2)
+    await _announced(crew.started[0][1])
+    for _, worker in list(crew.started):
+        worker.end(-11)
+    async with asyncio.timeout(10):
+        assert await running == 1
+
+
+async def test_second_signal_kills() -> None:
+    """A second signal ends workers that do not stop, with 130."""
+    crew = FakeCrew(lambda number: FakeWorker(obeys=False))
+    running = asyncio.create_task(_supervisor(crew, count=1).run())
+    worker = await crew.wait_for(1)
+    await _announced(worker)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.02)
+    assert not running.done()
+    assert await _stop(running) == 130
+    assert worker.is_killed
+
+
+async def test_connections_go_to_workers_in_turn() -> None:
+    """Each connection reaches one worker, in turn, and a worker that is gone is left out."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    doorman = Doorman((listening,))
+    address = listening.getsockname()
+    pairs = [socket.socketpair() for _ in range(3)]
+    for ours, _ in pairs:
+        doorman.add(ours)
+    pairs[2][1].close()
+    doorman.open()
+    clients = [await asyncio.open_connection(*address) for _ in range(6)]
+    for _, theirs in pairs[:2]:
+        theirs.setblocking(False)
+        for _ in range(3):
+            received = await asyncio.to_thread(_receive, theirs)
+            assert received == 1
+    doorman.close()
+    for _, writer in clients:
+        writer.close()
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+def _receive(theirs: socket.socket) -> int:
+    """Waits for one connection and closes it; returns how many came with the byte."""
+    theirs.settimeout(10)
+    _, descriptors, _, _ = socket.recv_fds(theirs, 1, 4)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return len(descriptors)
