@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -77,6 +78,12 @@ class Served:
                 self._process = subprocess.Popen(
                     self._command, env=self._environ, stdout=output, stderr=output, start_new_session=True
                 )
+
+    def stop(self, timeout_s: float) -> int:
+        """Send SIGTERM and return the exit code; raises TimeoutExpired if it still runs after so long. Blocking."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout_s)
 
     def kill(self) -> None:
         """Kill it at once, without a chance to say anything."""
@@ -188,14 +195,20 @@ class Site:
 
 
 @contextmanager
-def opened(directory: Path, provider_url: str, *, cores: int, facades: int) -> Iterator[Site]:
-    """Start the database and make the processes, which are started by whoever watches over them, one core excepted."""
+def opened(
+    directory: Path, provider_url: str, *, cores: int, facades: int, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Site]:
+    """Start the database and make the processes, which are started by whoever watches over them, one core excepted.
+
+    `settings` are further variables of all of them.
+    """
     catalogue = directory / "catalogue.toml"
     catalogue.write_text(CATALOGUE.format(base_url=provider_url))
     ports = free_ports(cores + facades)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     postgres = Postgres(directory / "database")
     settings = {
+        **settings,
         "QUILLGATE_DATABASE_URL": postgres.url,
         "QUILLGATE_CONFIG": str(catalogue),
         "QUILLGATE_DISCOVERY_S": "0",
