@@ -60,22 +60,28 @@ class NewKeys:
 
 
 class Stop:
-    """Waits for SIGINT or SIGTERM; `drain_s` is how long running requests may then take."""
+    """Waits for SIGINT or SIGTERM.
 
-    def __init__(self, drain_s: float) -> None:
+    `unready_s` is how long new requests are then still taken, `drain_s` how long those that run may take after that. A
+    person who presses Ctrl-C waits for neither, and a start that fails not for the first.
+    """
+
+    def __init__(self, unready_s: float, drain_s: float) -> None:
+        self._given_unready_s = unready_s
+        self.unready_s = 0.0
         self.drain_s = drain_s
         self._event = asyncio.Event()
 
     def listen(self) -> None:
         """Takes the two signals; a second one ends the process at once."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop, self.drain_s)
-        loop.add_signal_handler(signal.SIGINT, self._stop, min(self.drain_s, INTERRUPT_DRAIN_S))
+        loop.add_signal_handler(signal.SIGTERM, self._stop, self._given_unready_s, self.drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._stop, 0.0, min(self.drain_s, INTERRUPT_DRAIN_S))
 
-    def _stop(self, drain_s: float) -> None:
+    def _stop(self, unready_s: float, drain_s: float) -> None:
         if self._event.is_set():
             os._exit(130)
-        self.drain_s = drain_s
+        self.unready_s, self.drain_s = unready_s, drain_s
         self._event.set()
 
     async def wait(self) -> None:
@@ -138,7 +144,7 @@ async def _awaited(work: Awaitable[None]) -> None:
 
 async def _all_in_one(config: Config, database: Database, new_keys: NewKeys) -> None:
     facade_config = _facade_config()
-    stop = Stop(config.drain_s)
+    stop = Stop(config.unready_s, config.drain_s)
     stop.listen()
     core = Core(config, database)
     try:
@@ -149,8 +155,9 @@ async def _all_in_one(config: Config, database: Database, new_keys: NewKeys) -> 
             await _announce(core, url, new_keys)
             _freeze()
             await stop.wait()
+            await core.drain()
         finally:
-            await server.stop(stop.drain_s)
+            await server.stop(stop.drain_s, unready_s=stop.unready_s)
     finally:
         await core.stop(stop.drain_s)
 
@@ -162,7 +169,7 @@ def _freeze() -> None:
 
 
 async def _core_alone(config: Config, database: Database, new_keys: NewKeys) -> None:
-    stop = Stop(config.drain_s)
+    stop = Stop(config.unready_s, config.drain_s)
     stop.listen()
     core = Core(config, database)
     try:
@@ -170,18 +177,20 @@ async def _core_alone(config: Config, database: Database, new_keys: NewKeys) -> 
         await _announce(core, "", new_keys)
         _freeze()
         await stop.wait()
+        await core.drain()
+        await asyncio.sleep(stop.unready_s)
     finally:
         await core.stop(stop.drain_s)
 
 
 async def _facade_alone(config: FacadeConfig, target: str) -> None:
-    stop = Stop(config.drain_timeout_s)
+    stop = Stop(config.unready_s, config.drain_timeout_s)
     stop.listen()
     async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
         server = await _listen(channel, config)
         _say(f"Base URL   http://{config.host}:{server.port}/api/openai/v1", f"core       {target}")
         await stop.wait()
-        await server.stop(stop.drain_s)
+        await server.stop(stop.drain_s, unready_s=stop.unready_s)
 
 
 async def _listen(channel: grpc.aio.Channel, config: FacadeConfig) -> FacadeServer:

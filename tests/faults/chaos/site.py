@@ -1,6 +1,7 @@
 """What is put to the test: a PostgreSQL, cores and facades, each a real process on a port of its own, and tenants."""
 
 import asyncio
+import random
 import re
 import signal
 import socket
@@ -24,6 +25,7 @@ from quillgate_core.storage.embedded import EmbeddedPostgres
 from quillgate_core.storage.startup import StartupError
 
 READY_S = 60.0
+PORTS = range(20_000, 32_000)
 AGAIN_S = 0.5
 ADMIN_CALL_S = 5.0
 MODELS = ("chaos/one", "chaos/two")
@@ -245,9 +247,17 @@ async def admin_secret_of(core: Served) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
+    """Ports of loopback that nobody has now.
+
+    Not from those that outgoing connections are given: one would take the port of a process that is being restarted.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        for port in random.Random().sample(PORTS, len(PORTS)):
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                break
+    return found

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-import psutil
 from fakes.balancer import Balancer
 from faults.chaos.books import read_books
 from faults.chaos.record import Attempt, Record
-from faults.chaos.site import Served, Site, admin_secret_of, opened
+from faults.chaos.site import Site, admin_secret_of, opened
 from faults.chaos.verdict import Verdict, judge
 from faults.rolling.load import SteadyLoad
 from faults.rolling.provider import SteadyProvider
@@ -78,6 +77,7 @@ async def rolling(plan: Plan, say: Callable[[str], None]) -> Finding:
     record, finding, chance = Record(), Finding(), random.Random(plan.seed)
     settings = {
         "QUILLGATE_UNREADY_S": str(UNREADY_S),
+        "QUILLGATE_FACADE_UNREADY_S": str(UNREADY_S),
 
         "QUILLGATE_MAX_COMPLETIONS": "8192",
         "QUILLGATE_FACADE_MAX_CONNECTIONS": "8192",
@@ -163,17 +163,10 @@ async def _roll(run: Rolling) -> None:
     loading = asyncio.create_task(load.run())
     try:
         await asyncio.sleep(plan.most_stream_s)  # as many streams run as ever will
-        cpu_before = cpu_s(site.processes)
         for _ in range(plan.rounds):
             for place in range(len(site.processes)):
                 await run.replace(place)
                 await asyncio.sleep(SETTLE_S)
-        del cpu_before
     finally:
         load.stopped.set()
         await loading
-
-
-def cpu_s(processes: list[Served]) -> float:
-    del processes
-    return psutil.cpu_percent()
