@@ -1,6 +1,6 @@
 """Replaces every facade and every core in turn under load, and counts the requests whose callers noticed: none may.
 
-    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1]
+    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1] [--pairs]
 
 Ends with 1 unless every request was answered to its end and is in the books exactly once.
 """
@@ -20,8 +20,9 @@ def main() -> int:
     parser.add_argument("--stream-share", type=float, default=0.1, help="how many of them are streams")
     parser.add_argument("--stream-s", type=float, nargs=2, default=(5.0, 30.0), help="how long those take")
     parser.add_argument("--rounds", type=int, default=1, help="how often each replica is replaced")
+    parser.add_argument("--pairs", action="store_true", help="replace a core and a facade at once")
     asked = parser.parse_args()
-    plan = Plan(asked.rate, asked.stream_share, *asked.stream_s, rounds=asked.rounds)
+    plan = Plan(asked.rate, asked.stream_share, *asked.stream_s, rounds=asked.rounds, in_pairs=asked.pairs)
     finding = uvloop.run(rolling(plan, _say))
     for attempt in finding.failures[:20]:
         _say(str(attempt))

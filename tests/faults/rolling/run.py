@@ -23,11 +23,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 KEYS = 8
 EXIT_S = 90.0
 READY_S = 60.0
-SETTLE_S = 2.0
+SETTLE_S = 1.0
 """Between a replica that is ready and the end of the next one."""
-
-UNREADY_S = 2.0
-"""How long a replica that shall stop still takes what comes: some of the balancer's looks."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,11 @@ class Plan:
     stream_share: float = 0.1
     least_stream_s: float = 5.0
     most_stream_s: float = 30.0
+    unready_s: float = 2.0
+    """How long a replica that shall stop still takes what comes: some of the balancer's looks."""
     rounds: int = 1
+    in_pairs: bool = False
+    """Whether a core and a facade are replaced at once, as when a new version of both is rolled out."""
     seed: int = 0
 
 
@@ -76,9 +77,11 @@ async def rolling(plan: Plan, say: Callable[[str], None]) -> Finding:
     """Do it all and return what was found."""
     record, finding, chance = Record(), Finding(), random.Random(plan.seed)
     settings = {
-        "QUILLGATE_UNREADY_S": str(UNREADY_S),
-        "QUILLGATE_FACADE_UNREADY_S": str(UNREADY_S),
+        "QUILLGATE_UNREADY_S": str(plan.unready_s),
+        "QUILLGATE_FACADE_UNREADY_S": str(plan.unready_s),
 
+        "QUILLGATE_DRAIN_S": str(EXIT_S),
+        "QUILLGATE_FACADE_DRAIN_TIMEOUT_S": str(EXIT_S),
         "QUILLGATE_MAX_COMPLETIONS": "8192",
         "QUILLGATE_FACADE_MAX_CONNECTIONS": "8192",
     }
@@ -117,7 +120,7 @@ class Rolling:
         streams = self.provider.running_streams
         self.finding.most_streams = max(self.finding.most_streams, streams)
         begin = time.monotonic()
-        self.finding.exit_codes.append(await asyncio.to_thread(process.stop, EXIT_S))
+        self.finding.exit_codes.append(await asyncio.to_thread(process.stop, EXIT_S + 30))
         stopped = time.monotonic()
         process.start()
         await self._wait_ready(place)
@@ -163,10 +166,12 @@ async def _roll(run: Rolling) -> None:
     loading = asyncio.create_task(load.run())
     try:
         await asyncio.sleep(plan.most_stream_s)  # as many streams run as ever will
-        for _ in range(plan.rounds):
-            for place in range(len(site.processes)):
-                await run.replace(place)
-                await asyncio.sleep(SETTLE_S)
+        half = len(site.processes) // 2
+        pairs = [(place, place + half) for place in range(half)]
+        steps = pairs if plan.in_pairs else [(place,) for place in range(len(site.processes))]
+        for step in steps * plan.rounds:
+            await asyncio.gather(*(run.replace(place) for place in step))
+            await asyncio.sleep(SETTLE_S)
     finally:
         load.stopped.set()
         await loading
