@@ -1,6 +1,6 @@
 """Replaces every facade and every core in turn under load, and counts the requests whose callers noticed: none may.
 
-    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1] [--pairs]
+    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1] [--pairs] [--haproxy]
 
 Ends with 1 unless every request was answered to its end and is in the books exactly once.
 """
@@ -21,8 +21,17 @@ def main() -> int:
     parser.add_argument("--stream-s", type=float, nargs=2, default=(5.0, 30.0), help="how long those take")
     parser.add_argument("--rounds", type=int, default=1, help="how often each replica is replaced")
     parser.add_argument("--pairs", action="store_true", help="replace a core and a facade at once")
+    parser.add_argument("--haproxy", action="store_true", help="balance with HAProxy and deploy/haproxy.cfg")
     asked = parser.parse_args()
-    plan = Plan(asked.rate, asked.stream_share, *asked.stream_s, rounds=asked.rounds, in_pairs=asked.pairs)
+    plan = Plan(
+        asked.rate,
+        asked.stream_share,
+        *asked.stream_s,
+        rounds=asked.rounds,
+        in_pairs=asked.pairs,
+        unready_s=5.0 if asked.haproxy else Plan.unready_s,
+        haproxy=asked.haproxy,
+    )
     finding = uvloop.run(rolling(plan, _say))
     for attempt in finding.failures[:20]:
         _say(str(attempt))

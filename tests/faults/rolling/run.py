@@ -15,6 +15,7 @@ from faults.chaos.books import read_books
 from faults.chaos.record import Attempt, Record
 from faults.chaos.site import Site, admin_secret_of, opened
 from faults.chaos.verdict import Verdict, judge
+from faults.rolling.haproxy import Haproxy
 from faults.rolling.load import SteadyLoad
 from faults.rolling.provider import SteadyProvider
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -40,6 +41,8 @@ class Plan:
     rounds: int = 1
     in_pairs: bool = False
     """Whether a core and a facade are replaced at once, as when a new version of both is rolled out."""
+    haproxy: bool = False
+    """Whether the balancer is HAProxy with our configuration, instead of one that passes bytes on."""
     seed: int = 0
 
 
@@ -93,7 +96,8 @@ async def rolling(plan: Plan, say: Callable[[str], None]) -> Finding:
                 for process in site.processes:
                     process.start()
                 await site.wait_ready()
-                async with Balancer(site.facade_urls) as balancer:
+                balancing = Haproxy(site.facade_urls, Path(name)) if plan.haproxy else Balancer(site.facade_urls)
+                async with balancing as balancer:
                     await balancer.wait_ready()
                     await _roll(Rolling(plan, site, balancer, provider, record, finding, say))
                     finding.turned_away = balancer.turned_away
@@ -108,7 +112,7 @@ class Rolling:
 
     plan: Plan
     site: Site
-    balancer: Balancer
+    balancer: Balancer | Haproxy
     provider: SteadyProvider
     record: Record
     finding: Finding
