@@ -182,5 +182,5 @@ def test_selectors_find_the_pods(role: str) -> None:
 def test_the_guide_names_every_folder() -> None:
     """deploy/README.md tells of each file and folder that is there."""
     text = (DEPLOY / "README.md").read_text()
-    names = {path.name for path in DEPLOY.iterdir()} | {path.name for path in BASE.parent.iterdir()}
+    names = {path.name for path in DEPLOY.iterdir()} | {f"kubernetes/{path.name}" for path in BASE.parent.iterdir()}
     assert {name for name in names - {"README.md", "__pycache__"} if f"`{name}" not in text} == set()
