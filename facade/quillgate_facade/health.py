@@ -11,7 +11,6 @@ from quillgate_facade.config import FacadeConfig
 from quillgate_facade.core_client import CoreClient
 from quillgate_facade.drain import Drain
 
-
 #: Between two questions to a core that says no, or to nobody: by then the channel knows which of several cores serve.
 AGAIN_S = 0.1
 

@@ -62,7 +62,7 @@ def environment_of(container: Manifest) -> dict[str, str]:
 def compose_services() -> dict[str, Manifest]:
     """The services of the compose file, as compose itself understands them."""
     command = (tool("docker-compose"), "-f", str(DEPLOY / "compose.yaml"), "config", "--format", "json")
-    services: dict[str, Manifest] = json.loads(run(*command, POSTGRES_PASSWORD="secret"))["services"]  # noqa: S106
+    services: dict[str, Manifest] = json.loads(run(*command, POSTGRES_PASSWORD="secret"))["services"]
     return services
 
 

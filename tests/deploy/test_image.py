@@ -36,8 +36,8 @@ from serve_process import ServeProcess, environment, serving
 ACCOUNT = "10001"
 INSTALLED = "/opt/quillgate"
 BUILD_S = 600
-#: A process of its own view of the files: nothing is writable but `data` and `tmp`, and it is nobody. The one right that
-#: it keeps is to read: the interpreter of a test's machine may live in a home that is closed to others.
+#: A process with its own view of the files: nothing is writable but `data` and `tmp`, and it is nobody. The one right
+#: that it keeps is to read: the interpreter of a test's machine may live in a home that is closed to others.
 CONFINED = """
 set -e
 mount -t tmpfs -o mode=0700,uid=10001,gid=10001 tmpfs "$QUILLGATE_DATA_DIR"
@@ -125,7 +125,17 @@ def confined(image: Path, arguments: list[str], settings: dict[str, str], *, rea
             "PASSWD": str(passwd),
             "TMPDIR": str(temporary),
         }
-        program = ["unshare", "--mount", "--propagation", "private", "sh", "-c", CONFINED, "sh", f"{image}/bin/quillgate"]
+        program = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            CONFINED,
+            "sh",
+            f"{image}/bin/quillgate",
+        ]
         with serving(arguments, environ, ready=ready, program=program) as process:
             yield process
 

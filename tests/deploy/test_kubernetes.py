@@ -105,9 +105,7 @@ def test_cores_can_write_where_they_write() -> None:
     """The data directory of the image and /tmp are writable volumes of their own."""
     container = container_of(deployment("core"))
     volumes = {item["name"]: item for item in deployment("core")["spec"]["template"]["spec"]["volumes"]}
-    writable = {
-        mount["mountPath"] for mount in container["volumeMounts"] if "emptyDir" in volumes[mount["name"]]
-    }
+    writable = {mount["mountPath"] for mount in container["volumeMounts"] if "emptyDir" in volumes[mount["name"]]}
     assert writable == {image_environment()["QUILLGATE_DATA_DIR"], "/tmp"}
 
 

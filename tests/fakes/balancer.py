@@ -1,4 +1,4 @@
-"""A load balancer that passes bytes on, as a Kubernetes service or a TCP proxy does: it looks at `/readyz` and no further.
+"""A load balancer that passes bytes on, as a Kubernetes service does: it looks at `/readyz` and no further.
 
 A connection goes to one backend for as long as it lives. A backend that is not ready gets no new ones. Nothing is ever
 tried again: what a backend refuses or cuts, the client feels.
@@ -79,7 +79,7 @@ class Balancer:
 
 
 class _Side(asyncio.Protocol):
-    """One end of a connection that is passed on; the client's waits for its other end, the backend's is born with it."""
+    """One end of a connection that is passed on; the client's waits for the other, the backend's is born with it."""
 
     def __init__(self, balancer: Balancer, other: "_Side | None" = None) -> None:
         self._balancer = balancer

@@ -1,6 +1,7 @@
 """Replaces every facade and every core in turn under load, and counts the requests whose callers noticed: none may.
 
-    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1] [--pairs] [--haproxy]
+    PYTHONPATH=tests python -m faults.rolling [--rate 200] [--stream-share 0.1] [--stream-s 5 30] [--rounds 1]
+                                              [--pairs] [--haproxy]
 
 Ends with 1 unless every request was answered to its end and is in the books exactly once.
 """

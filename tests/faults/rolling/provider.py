@@ -82,8 +82,8 @@ class SteadyProvider:
                 dispatch.billed = Tokens(prompt_tokens, 0, said)
                 await response.write(chat_chunk({"content": "word"}))
             tokens = Tokens(prompt_tokens, 0, said)
-            end = [chat_chunk({}, finish_reason="stop"), chat_chunk(None, usage=usage(tokens.prompt, tokens.completion)), DONE]
-            await response.write(b"".join(end))
+            used = chat_chunk(None, usage=usage(tokens.prompt, tokens.completion))
+            await response.write(b"".join([chat_chunk({}, finish_reason="stop"), used, DONE]))
             await response.write_eof()
         finally:
             self.running_streams -= 1

@@ -82,7 +82,6 @@ async def rolling(plan: Plan, say: Callable[[str], None]) -> Finding:
     settings = {
         "QUILLGATE_UNREADY_S": str(plan.unready_s),
         "QUILLGATE_FACADE_UNREADY_S": str(plan.unready_s),
-
         "QUILLGATE_DRAIN_S": str(EXIT_S),
         "QUILLGATE_FACADE_DRAIN_TIMEOUT_S": str(EXIT_S),
         "QUILLGATE_MAX_COMPLETIONS": "8192",
