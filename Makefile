@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES := 5
 SECONDS ?= 120
+RATE := 200
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-emit-package quillgate-proto
 
-.PHONY: run test check proto snapshot bench chaos outage lock clean
+.PHONY: run test check proto snapshot bench chaos outage rolling lock clean
 
 run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
 	@$(BIN)/quillgate serve --new-key
@@ -40,6 +41,9 @@ bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, its export, the whol
 
 chaos: $(VENV)/dev.stamp  ## Kill and restart everything under load for MINUTES, then check the books request by request.
 	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.chaos --minutes $(MINUTES) $(SEED:%=--seed %)
+
+rolling: $(VENV)/dev.stamp  ## Replace every core and facade in turn under RATE requests a second; nobody may notice.
+	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.rolling --rate $(RATE)
 
 outage: $(VENV)/dev.stamp  ## Take the database away for SECONDS under load, kill a core meanwhile, then check the books.
 	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.outage --seconds $(SECONDS)

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,15 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(arguments: list[str], environ: dict[str, str], *, ready: str) -> Iterator[ServeProcess]:
+def serving(
+    arguments: list[str],
+    environ: dict[str, str],
+    *,
+    ready: str,
+    program: Sequence[str] = (sys.executable, "-m", "quillgate_cli"),
+) -> Iterator[ServeProcess]:
     """Runs `quillgate serve …` until the end of the block; it is ready when it has printed `ready`."""
-    command = [sys.executable, "-m", "quillgate_cli", "serve", *arguments]
+    command = [*program, "serve", *arguments]
     with subprocess.Popen(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:

@@ -127,6 +127,8 @@ _GRPC_OPTIONS = (
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Clients look for further cores only when they connect; a call that runs is never cut by this.
+    ("grpc.max_connection_age_ms", 60_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 )
 

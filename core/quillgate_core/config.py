@@ -69,6 +69,9 @@ class Config:
     each signs. Needed where there is a URL. Default: none, the file is read."""
     webhook_secret_file: Path | None = None
     """File with the same. Only its owner may read it, unless root owns it. Default: none."""
+    unready_s: _Seconds = 0.0
+    """Seconds after SIGTERM in which the health service says NOT_SERVING and new requests are still served, so that
+    callers and load balancers can notice. Default: 0."""
     drain_s: _Seconds = 60.0
     """Seconds that running requests may take to finish after SIGTERM. Default: 60."""
     catalogue: CatalogueBasis = field(default_factory=CatalogueBasis)

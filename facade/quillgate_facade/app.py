@@ -69,24 +69,35 @@ class Listener(Protocol):
 class FacadeServer:
     """A facade that serves clients on `port`; made by `serve` or `serve_passed`."""
 
-    def __init__(self, runner: web.AppRunner, listener: Listener, app: web.Application, *, port: int) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        listener: Listener,
+        connections: ConnectionFactory,
+        drain: Drain,
+        *,
+        port: int,
+    ) -> None:
         self.port = port
         self._runner = runner
         self._listener = listener
-        self._drain = app[DRAIN]
-        self._drain_timeout_s = app[CONFIG].drain_timeout_s
+        self._connections = connections
+        self._drain = drain
 
-    async def stop(self, drain_timeout_s: float | None = None) -> None:
+    async def stop(self, drain_timeout_s: float | None = None, *, unready_s: float = 0.0) -> None:
         """Accepts nothing new, lets requests run on for a time, tells the rest, and closes everything.
 
         The time is `drain_timeout_s`, by default the configured one; the last words of the rest take up to 2 s more.
-        /readyz says 503 from the first moment. Connections that are kept alive are served until then and closed after
-        their next answer.
+        /readyz says 503 from the first moment, and everything is still accepted for `unready_s`: a connection that is
+        made before its balancer has noticed would be refused otherwise. Connections that are kept alive are served
+        until the end and closed after their next answer.
         """
-        listener = self._listener
-        listener.close()
-        timeout_s = self._drain_timeout_s if drain_timeout_s is None else drain_timeout_s
-        if not await self._drain.wait(timeout_s):
+        self._drain.begin()
+        if unready_s:
+            await asyncio.sleep(unready_s)
+        self._listener.close()
+        timeout_s = self._connections.config.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        if not await self._drain.wait_quiet(timeout_s, is_connected=lambda: self._connections.open_connections > 0):
             self._drain.cancel_calls()
             await self._drain.wait(_LAST_WORDS_S)
         await self._runner.cleanup()
@@ -105,7 +116,8 @@ async def serve(app: web.Application, *, sock: socket.socket | None = None) -> F
     except OSError:
         await runner.cleanup()
         raise
-    return FacadeServer(runner, listener, app, port=int(listener.sockets[0].getsockname()[1]))
+    port = int(listener.sockets[0].getsockname()[1])
+    return FacadeServer(runner, listener, factory, app[DRAIN], port=port)
 
 
 async def serve_passed(app: web.Application, source: socket.socket) -> FacadeServer:
@@ -113,7 +125,7 @@ async def serve_passed(app: web.Application, source: socket.socket) -> FacadeSer
     runner, factory = await _connections_of(app)
     listener = PassedConnections(source, factory)
     listener.open()
-    return FacadeServer(runner, listener, app, port=app[CONFIG].port)
+    return FacadeServer(runner, listener, factory, app[DRAIN], port=app[CONFIG].port)
 
 
 async def _connections_of(app: web.Application) -> tuple[web.AppRunner, ConnectionFactory]:

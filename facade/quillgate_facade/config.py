@@ -71,6 +71,9 @@ class FacadeConfig:
         check=is_origins,
     )
 
+    unready_s: float = _number(
+        0.0, "How long a stop says 503 at /readyz and still takes new connections, in seconds.", least=0
+    )
     drain_timeout_s: float = _number(60.0, "How long requests may run on after a stop, in seconds.", least=0)
 
     @classmethod

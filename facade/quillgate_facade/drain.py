@@ -1,8 +1,13 @@
 """What is under way, so that a stop can wait for it and then end it. Holds no socket and closes none."""
 
 import asyncio
+from collections.abc import Callable
 
 import grpc.aio
+
+#: How long nothing must have begun on connections that are kept alive until they may be closed, in seconds.
+QUIET_S = 1.0
+_LOOK_S = 0.02
 
 
 class Drain:
@@ -11,6 +16,7 @@ class Drain:
     def __init__(self) -> None:
         self.draining = False
         self._requests = 0
+        self._begun = 0
         self._calls: set[grpc.aio.Call] = set()
         self._ended = False
         self._idle = asyncio.Event()
@@ -18,6 +24,7 @@ class Drain:
     def enter(self) -> None:
         """Counts a request that has begun."""
         self._requests += 1
+        self._begun += 1
 
     def leave(self) -> None:
         """Counts a request that has its answer, or whose client has gone."""
@@ -37,9 +44,29 @@ class Drain:
         """Tells whether the stop ended this call, and not its client."""
         return self._ended and call in self._calls
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Begins the stop and waits until no request runs; False when some still do after `timeout_s`."""
+    def begin(self) -> None:
+        """Begins the stop; whatever comes is still served."""
         self.draining = True
+
+    async def wait_quiet(self, timeout_s: float, *, is_connected: Callable[[], bool]) -> bool:
+        """Waits until no request runs and, while a client is connected, none has begun for a second; else as `wait`.
+
+        A client may send its next request in the very moment in which its connection is closed, and never learn what
+        became of it. One that has just been answered is likely to; one that has been silent for a while is not.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        begun, quiet_time = -1, 0.0
+        while loop.time() < deadline and (self._requests or is_connected()):
+            if self._requests or begun != self._begun:
+                begun, quiet_time = self._begun, loop.time() + QUIET_S
+            elif loop.time() >= quiet_time:
+                break
+            await asyncio.sleep(_LOOK_S)
+        return not self._requests
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Waits until no request runs; False when some still do after `timeout_s`."""
         if not self._requests:
             return True
         try:

@@ -1,5 +1,7 @@
 """`/healthz` and `/readyz`: whether the process lives, and whether it should get requests. Neither needs a key."""
 
+import asyncio
+
 import grpc
 from aiohttp import web
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -8,6 +10,9 @@ from quillgate_facade.answers import JSON_HEADERS
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.core_client import CoreClient
 from quillgate_facade.drain import Drain
+
+#: Between two questions to a core that says no, or to nobody: by then the channel knows which of several cores serve.
+AGAIN_S = 0.1
 
 
 class HealthHandler:
@@ -29,6 +34,13 @@ class HealthHandler:
         return web.Response(status=503, body=b'{"status":"unavailable"}', headers=JSON_HEADERS)
 
     async def _core_serves(self) -> bool:
+        """Asks twice: with several cores the first may be one that is about to stop, which is no news of the others."""
+        if await self._is_serving():
+            return True
+        await asyncio.sleep(AGAIN_S)
+        return await self._is_serving()
+
+    async def _is_serving(self) -> bool:
         try:
             answer = await self._health.Check(HealthCheckRequest(), timeout=self._timeout_s)
         except grpc.RpcError:

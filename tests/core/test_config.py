@@ -29,6 +29,7 @@ def test_everything_has_a_default() -> None:
     assert (config.config, config.pepper_file, config.master_key_file) == (None, None, None)
     assert config.master_key.reveal() == ""
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (1_024, 64, 60.0)
+    assert config.unready_s == 0
     assert config.response_retention_days == 30
     assert (config.secrets_file, config.discovery_s) == (None, 3_600)
     assert (config.providers, config.webhook) == ((), None)
@@ -58,6 +59,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "webhook_url": f"https://hooks.example/{CANARY}",
         "webhook_secret": SECRET,
         "webhook_secret_file": "~/webhook-secret",
+        "unready_s": "2.5",
         "drain_s": "1.5",
     }
     assert set(values) == {field.name for field in dataclasses.fields(Config)} - {
@@ -74,6 +76,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert config.master_key_file == Path.home() / "master-key"
     assert config.master_key.reveal() == CANARY
     assert (config.max_completions, config.max_admin_calls, config.drain_s) == (7, 1_000_000, 1.5)
+    assert config.unready_s == 2.5
     assert (config.response_retention_days, config.max_attempts) == (7, 3)
     assert (config.secrets_file, config.discovery_s) == (secrets, 0)
     assert config.webhook is not None and config.webhook.url.reveal() == values["webhook_url"]

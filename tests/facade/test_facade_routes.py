@@ -202,6 +202,15 @@ async def test_probes(core: FakeCore, facade: FacadeServer) -> None:
                 assert answer.headers["x-request-id"].startswith("req_")
 
 
+async def test_one_core_of_several_that_stops_is_no_news(core: FakeCore, facade: FacadeServer) -> None:
+    """A core that says no is asked about a second time, which finds another one; two that say no are enough."""
+    async with ClientSession() as http:
+        for refusals, status in ((1, 200), (2, 503)):
+            core.not_serving_checks = refusals
+            async with http.get(at(facade, "/readyz")) as answer:
+                assert answer.status == status
+
+
 async def test_ready_without_a_core(core: FakeCore, start: StartFacade) -> None:
     """A core that is gone makes the facade unready within the probe's own deadline."""
     facade = await start(config(readiness_timeout_s=0.2))

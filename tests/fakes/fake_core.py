@@ -141,6 +141,7 @@ class FakeCore:
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.serving = True
+        self.not_serving_checks = 0
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -262,4 +263,7 @@ class _Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> health_pb2.HealthCheckResponse:
         status = health_pb2.HealthCheckResponse
+        if self._core.not_serving_checks:
+            self._core.not_serving_checks -= 1
+            return status(status=status.NOT_SERVING)
         return status(status=status.SERVING if self._core.serving else status.NOT_SERVING)

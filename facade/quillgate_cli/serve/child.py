@@ -12,13 +12,13 @@ from quillgate_cli.serve.services import Service, freeze
 from quillgate_cli.serve.stop import Stop
 
 
-def run_under(parent: socket.socket, make: Callable[[], Service], drain_s: float) -> None:
+def run_under(parent: socket.socket, make: Callable[[], Service], unready_s: float, drain_s: float) -> None:
     """Runs a service until the parent at the other end of the socket says so, or has died, or a signal comes."""
-    uvloop.run(_work(parent, make, drain_s))
+    uvloop.run(_work(parent, make, unready_s, drain_s))
 
 
-async def _work(parent: socket.socket, make: Callable[[], Service], drain_s: float) -> None:
-    stop = Stop(drain_s)
+async def _work(parent: socket.socket, make: Callable[[], Service], unready_s: float, drain_s: float) -> None:
+    stop = Stop(unready_s, drain_s)
     stop.listen(insist=False)
     reader, writer = await asyncio.open_unix_connection(sock=parent)
     service = make()
@@ -32,7 +32,7 @@ async def _work(parent: socket.socket, make: Callable[[], Service], drain_s: flo
         if obeying.done():
             obeying.result()
     finally:
-        await service.stop(stop.drain_s)
+        await service.stop(stop)
 
 
 async def _obey(service: Service, stop: Stop, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@
 Each shape is made inside the event loop that it lives in. This module brings core, facade and their libraries.
 """
 
+import asyncio
 import gc
 import os
 import socket
@@ -44,8 +45,8 @@ class Service(Protocol):
     async def announcement(self, new_keys: NewKeys) -> list[str]:
         """Makes the keys that are asked for; returns the lines to print."""
 
-    async def stop(self, drain_s: float) -> None:
-        """Lets running requests finish for a time, and ends everything."""
+    async def stop(self, stop: Stop) -> None:
+        """Lets running requests finish for the time that the stop gives, and ends everything."""
 
 
 class Rest:
@@ -72,10 +73,10 @@ class Rest:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(f"cannot serve REST on {self._config.host}:{self._config.port}: {reason}") from None
 
-    async def stop(self, drain_s: float) -> None:
+    async def stop(self, stop: Stop) -> None:
         """Stops as the facade does."""
         if self._server is not None:
-            await self._server.stop(drain_s)
+            await self._server.stop(stop.drain_s, unready_s=stop.unready_s)
 
 
 class AllInOne:
@@ -96,12 +97,13 @@ class AllInOne:
         """Tells both addresses."""
         return await core_lines(self._core, self._rest.url, new_keys)
 
-    async def stop(self, drain_s: float) -> None:
-        """Stops the facade first."""
+    async def stop(self, stop: Stop) -> None:
+        """Says so to whoever asks core, and stops the facade first."""
         try:
-            await self._rest.stop(drain_s)
+            await self._core.drain()
+            await self._rest.stop(stop)
         finally:
-            await self._core.stop(drain_s)
+            await self._core.stop(stop.drain_s)
 
 
 class CoreAlone:
@@ -118,9 +120,13 @@ class CoreAlone:
         """Tells gRPC's address."""
         return await core_lines(self._core, "", new_keys)
 
-    async def stop(self, drain_s: float) -> None:
-        """Stops core."""
-        await self._core.stop(drain_s)
+    async def stop(self, stop: Stop) -> None:
+        """Says so to whoever asks, and stops core."""
+        try:
+            await self._core.drain()
+            await asyncio.sleep(stop.unready_s)
+        finally:
+            await self._core.stop(stop.drain_s)
 
 
 class FacadeAlone:
@@ -139,21 +145,21 @@ class FacadeAlone:
         """Tells the facade's address and core's; a facade makes no keys."""
         return [f"Base URL   {self._rest.url}", f"core       {self._target}"]
 
-    async def stop(self, drain_s: float) -> None:
+    async def stop(self, stop: Stop) -> None:
         """Stops the facade, then lets go of core."""
         try:
-            await self._rest.stop(drain_s)
+            await self._rest.stop(stop)
         finally:
             await self._channel.close()
 
 
-def run_alone(make: Callable[[], Service], new_keys: NewKeys, drain_s: float) -> None:
+def run_alone(make: Callable[[], Service], new_keys: NewKeys, unready_s: float, drain_s: float) -> None:
     """Runs a service that has no sibling until a signal comes."""
-    uvloop.run(_alone(make, new_keys, drain_s))
+    uvloop.run(_alone(make, new_keys, unready_s, drain_s))
 
 
-async def _alone(make: Callable[[], Service], new_keys: NewKeys, drain_s: float) -> None:
-    stop = Stop(drain_s)
+async def _alone(make: Callable[[], Service], new_keys: NewKeys, unready_s: float, drain_s: float) -> None:
+    stop = Stop(unready_s, drain_s)
     stop.listen()
     service = make()
     try:
@@ -162,7 +168,7 @@ async def _alone(make: Callable[[], Service], new_keys: NewKeys, drain_s: float)
         freeze()
         await stop.wait()
     finally:
-        await service.stop(stop.drain_s)
+        await service.stop(stop)
 
 
 def freeze() -> None:

@@ -33,7 +33,7 @@ def all_in_one(new_keys: NewKeys, workers: int) -> int:
             "QUILLGATE_FACADE_PORT": str(sockets[0].getsockname()[1]),
         }
         database.engine.dispose()  # the parent asks nothing more
-        return _supervise(["all"], settings, Doorman(sockets), new_keys, workers)
+        return _supervise(["all"], settings, Doorman(sockets), new_keys, workers, facade.unready_s)
 
 
 def core_alone(new_keys: NewKeys, workers: int) -> int:
@@ -42,7 +42,7 @@ def core_alone(new_keys: NewKeys, workers: int) -> int:
     with grpc_port(config.grpc_address) as address, database_of(config, cores=workers) as database:
         settings = {"QUILLGATE_GRPC_ADDRESS": address, "QUILLGATE_DATABASE_URL": database.url}
         database.engine.dispose()
-        return _supervise(["core"], settings, Doorman(()), new_keys, workers)
+        return _supervise(["core"], settings, Doorman(()), new_keys, workers, 0.0)
 
 
 def facade_alone(target: str, workers: int) -> int:
@@ -50,16 +50,22 @@ def facade_alone(target: str, workers: int) -> int:
     config = FacadeConfig.from_environ(os.environ)
     with rest_port(config.host, config.port) as sockets:
         settings = {"QUILLGATE_FACADE_PORT": str(sockets[0].getsockname()[1])}
-        return _supervise(["facade", target], settings, Doorman(sockets), NewKeys(), workers)
+        return _supervise(["facade", target], settings, Doorman(sockets), NewKeys(), workers, config.unready_s)
 
 
 def _supervise(
-    shape: Sequence[str], settings: Mapping[str, str], doorman: Doorman, new_keys: NewKeys, workers: int
+    shape: Sequence[str],
+    settings: Mapping[str, str],
+    doorman: Doorman,
+    new_keys: NewKeys,
+    workers: int,
+    unready_s: float,
 ) -> int:
     async def run() -> int:
         start = partial(_start, shape, os.environ | settings)
         announcement = " ".join(["announce", *new_keys.words()])
-        return await Supervisor(start, doorman, count=workers, announcement=announcement).run()
+        supervisor = Supervisor(start, doorman, count=workers, announcement=announcement, unready_s=unready_s)
+        return await supervisor.run()
 
     return asyncio.run(run())
 

@@ -19,7 +19,12 @@ def all_in_one(new_keys: NewKeys) -> int:
     with opened(database_of(config), meanwhile=import_services) as database:
         from quillgate_cli.serve.services import AllInOne, run_alone
 
-        run_alone(lambda: AllInOne(config, facade_config, database), new_keys, config.drain_s)
+        run_alone(
+            lambda: AllInOne(config, facade_config, database),
+            new_keys,
+            unready_s=config.unready_s,
+            drain_s=config.drain_s,
+        )
     return 0
 
 
@@ -29,7 +34,7 @@ def core_alone(new_keys: NewKeys) -> int:
     with opened(database_of(config), meanwhile=import_services) as database:
         from quillgate_cli.serve.services import CoreAlone, run_alone
 
-        run_alone(lambda: CoreAlone(config, database), new_keys, config.drain_s)
+        run_alone(lambda: CoreAlone(config, database), new_keys, config.unready_s, config.drain_s)
     return 0
 
 
@@ -39,5 +44,5 @@ def facade_alone(target: str) -> int:
     import_services()
     from quillgate_cli.serve.services import FacadeAlone, run_alone
 
-    run_alone(lambda: FacadeAlone(config, target), NewKeys(), config.drain_timeout_s)
+    run_alone(lambda: FacadeAlone(config, target), NewKeys(), config.unready_s, config.drain_timeout_s)
     return 0

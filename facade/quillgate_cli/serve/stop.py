@@ -9,9 +9,15 @@ INTERRUPT_DRAIN_S = 2.0
 
 
 class Stop:
-    """Waits for SIGINT or SIGTERM, or for whoever calls what they call; `drain_s` is what running requests then get."""
+    """Waits for SIGINT or SIGTERM, or for whoever calls what they call.
 
-    def __init__(self, drain_s: float) -> None:
+    `unready_s` is how long new requests are then still taken, `drain_s` how long those that run may take after that. A
+    person who presses Ctrl-C waits for neither, and a start that fails not for the first.
+    """
+
+    def __init__(self, unready_s: float, drain_s: float) -> None:
+        self._given_unready_s = unready_s
+        self.unready_s = 0.0
         self.drain_s = drain_s
         self._event = asyncio.Event()
 
@@ -30,12 +36,13 @@ class Stop:
         stop()
 
     def terminate(self) -> None:
-        """Gives running requests all of their time."""
+        """Gives balancers time to notice, and running requests all of theirs."""
+        self.unready_s = self._given_unready_s
         self._event.set()
 
     def interrupt(self) -> None:
         """Gives running requests 2 s, also where they were given more before."""
-        self.drain_s = min(self.drain_s, INTERRUPT_DRAIN_S)
+        self.unready_s, self.drain_s = 0.0, min(self.drain_s, INTERRUPT_DRAIN_S)
         self._event.set()
 
     async def wait(self) -> None:

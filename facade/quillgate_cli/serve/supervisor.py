@@ -23,17 +23,26 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """Keeps `count` workers that `start` makes; `run` returns the exit code when all are gone.
 
+    After SIGTERM connections are still accepted for `unready_s`, as workers still take new requests for so long.
+
     Until they are announced the end of any ends the whole. Later a worker is replaced, after a pause that grows while
     they die young, and the whole ends only when one fails to start while no other serves.
     """
 
     def __init__(
-        self, start: Callable[[int], Awaitable[WorkerLink]], doorman: Doorman, *, count: int, announcement: str
+        self,
+        start: Callable[[int], Awaitable[WorkerLink]],
+        doorman: Doorman,
+        *,
+        count: int,
+        announcement: str,
+        unready_s: float = 0.0,
     ) -> None:
         self._start = start
         self._doorman = doorman
         self._count = count
         self._announcement = announcement
+        self._unready_s = unready_s
         self._workers: dict[int, WorkerLink] = {}
         self._serving: dict[int, WorkerLink] = {}
         self._all_serve = asyncio.Event()
@@ -70,12 +79,15 @@ class Supervisor:
             self._end(word)
 
     def _end(self, word: str, *, code: int = 0) -> None:
-        """Accepts nothing more and asks all workers to stop."""
+        """Accepts nothing more, now or when workers do not, and asks all of them to stop."""
         if self._ending.is_set():
             return
         self._last_word, self._code = word, code
         self._ending.set()
-        self._doorman.close()
+        if word == "terminate" and self._is_announced and not code:
+            asyncio.get_running_loop().call_later(self._unready_s, self._doorman.close)
+        else:
+            self._doorman.close()
         for worker in self._workers.values():
             worker.say(word)
 

@@ -8,6 +8,7 @@ The first two are descriptors of Unix sockets. Everything else comes from the en
 import os
 import socket
 import sys
+from functools import partial
 
 from quillgate_cli.serve.guard import guarded
 from quillgate_cli.serve.importing import import_services
@@ -32,9 +33,10 @@ def _core(parent: socket.socket, passed: socket.socket, shape: list[str]) -> int
         from quillgate_cli.serve.services import AllInOne, CoreAlone
 
         if facade_config is None:
-            run_under(parent, lambda: CoreAlone(config, database, shares_port=True), config.drain_s)
+            run_under(parent, lambda: CoreAlone(config, database, shares_port=True), config.unready_s, config.drain_s)
         else:
-            run_under(parent, lambda: AllInOne(config, facade_config, database, passed), config.drain_s)
+            make = partial(AllInOne, config, facade_config, database, passed)
+            run_under(parent, make, config.unready_s, config.drain_s)
     return 0
 
 
@@ -44,7 +46,7 @@ def _facade(parent: socket.socket, passed: socket.socket, shape: list[str]) -> i
     from quillgate_cli.serve.child import run_under
     from quillgate_cli.serve.services import FacadeAlone
 
-    run_under(parent, lambda: FacadeAlone(config, shape[1], passed), config.drain_timeout_s)
+    run_under(parent, lambda: FacadeAlone(config, shape[1], passed), config.unready_s, config.drain_timeout_s)
     return 0
 
 

@@ -88,12 +88,12 @@ class Caller:
         except (ClientError, OSError) as error:
             attempt.note = type(error).__name__
         else:
-            _read(attempt, text)
+            read_answer(attempt, text)
             if attempt.is_done:
                 self.record.ended.set()
 
 
-def _read(attempt: Attempt, text: str) -> None:
+def read_answer(attempt: Attempt, text: str) -> None:
     """Write down what an answer says."""
     if attempt.status != 200:
         attempt.note = text[:200]

@@ -1,16 +1,18 @@
 """What is put to the test: a PostgreSQL, cores and facades, each a real process on a port of its own, and tenants."""
 
 import asyncio
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -23,6 +25,7 @@ from quillgate_core.storage.embedded import EmbeddedPostgres
 from quillgate_core.storage.startup import StartupError
 
 READY_S = 60.0
+PORTS = range(20_000, 32_000)
 AGAIN_S = 0.5
 ADMIN_CALL_S = 5.0
 MODELS = ("chaos/one", "chaos/two")
@@ -77,6 +80,12 @@ class Served:
                 self._process = subprocess.Popen(
                     self._command, env=self._environ, stdout=output, stderr=output, start_new_session=True
                 )
+
+    def stop(self, timeout_s: float) -> int:
+        """Send SIGTERM and return the exit code; raises TimeoutExpired if it still runs after so long. Blocking."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout_s)
 
     def kill(self) -> None:
         """Kill it at once, without a chance to say anything."""
@@ -188,14 +197,20 @@ class Site:
 
 
 @contextmanager
-def opened(directory: Path, provider_url: str, *, cores: int, facades: int) -> Iterator[Site]:
-    """Start the database and make the processes, which are started by whoever watches over them, one core excepted."""
+def opened(
+    directory: Path, provider_url: str, *, cores: int, facades: int, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Site]:
+    """Start the database and make the processes, which are started by whoever watches over them, one core excepted.
+
+    `settings` are further variables of all of them.
+    """
     catalogue = directory / "catalogue.toml"
     catalogue.write_text(CATALOGUE.format(base_url=provider_url))
     ports = free_ports(cores + facades)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     postgres = Postgres(directory / "database")
     settings = {
+        **settings,
         "QUILLGATE_DATABASE_URL": postgres.url,
         "QUILLGATE_CONFIG": str(catalogue),
         "QUILLGATE_DISCOVERY_S": "0",
@@ -232,9 +247,17 @@ async def admin_secret_of(core: Served) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
+    """Ports of loopback that nobody has now.
+
+    Not from those that outgoing connections are given: one would take the port of a process that is being restarted.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        for port in random.Random().sample(PORTS, len(PORTS)):
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                break
+    return found
