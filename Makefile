@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-emit-package quillgate-proto
 
-.PHONY: run test check proto snapshot bench chaos outage lock clean
+.PHONY: run test check proto snapshot bench guard-figures chaos outage lock clean
 
 run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
 	@$(BIN)/quillgate serve --new-key
@@ -37,6 +37,9 @@ bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, its export, the whol
 	$(BIN)/python bench/export.py
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/upstreams.py
+
+guard-figures: $(VENV)/dev.stamp  ## Keep the work that a request does now as the figures that the tests compare with.
+	$(BIN)/python bench/guard --renew
 
 chaos: $(VENV)/dev.stamp  ## Kill and restart everything under load for MINUTES, then check the books request by request.
 	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.chaos --minutes $(MINUTES) $(SEED:%=--seed %)
