@@ -52,13 +52,16 @@ class Running:
 
 def request_work(counter: WorkCounter) -> dict[str, Work]:
     """Returns the work of a request and of a chunk."""
-    with provider_socket() as provider, tempfile.TemporaryDirectory(prefix="quillgate-guard-") as folder:
-        with _service(Path(folder), provider.getsockname()[1], counter) as running:
-            conversation = Conversation(running.loop, running.port, provider, running.key)
-            try:
-                return _measure(counter, conversation)
-            finally:
-                conversation.close()
+    with (
+        provider_socket() as provider,
+        tempfile.TemporaryDirectory(prefix="quillgate-guard-") as folder,
+        _service(Path(folder), provider.getsockname()[1], counter) as running,
+    ):
+        conversation = Conversation(running.loop, running.port, provider, running.key)
+        try:
+            return _measure(counter, conversation)
+        finally:
+            conversation.close()
 
 
 def _measure(counter: WorkCounter, conversation: Conversation) -> dict[str, Work]:

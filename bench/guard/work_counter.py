@@ -1,7 +1,7 @@
 """Counts what Python does, in instructions and calls: the same on every machine, however busy it is.
 
-An instruction is one of CPython's byte code; a call is one of a Python or a C function. What a C function does inside is
-not seen, so work that is moved into C looks like no work: the guard watches Python, and `make bench` watches the clock.
+An instruction is one of CPython's byte code; a call is one of a Python or a C function. What a C function does inside
+is not seen, so work that is moved into C looks like none: the guard watches Python, and `make bench` the clock.
 """
 
 import sys
