@@ -12,6 +12,10 @@ LoadFigures = dict[str, Any]
 """What `lg` prints, and `cpu_s` and `postgres_cpu_s`: what the service and its database used."""
 
 
+class UnansweredError(Exception):
+    """Not one request was answered, so there is nothing to measure."""
+
+
 class Load(AbstractContextManager["Load"]):
     """A load generator that runs while something else is looked at; `figures` waits for its end.
 
@@ -55,11 +59,11 @@ class Load(AbstractContextManager["Load"]):
 
 
 def load(target: Service, *arguments: str, seconds: float, core: str = LOAD_CORE) -> LoadFigures:
-    """Runs the load generator and returns its figures with the service's CPU; raises SystemExit if all has failed."""
+    """Runs the load generator and returns its figures with the service's CPU; raises UnansweredError if all failed."""
     with Load(target, *arguments, seconds=seconds, core=core) as running:
         found = running.figures()
     if not found["ok"] and not found["hung"]:
-        raise SystemExit(f"{target.url} answered nothing: {found}")
+        raise UnansweredError(f"{target.url} answered nothing: {found}")
     return found
 
 

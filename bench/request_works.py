@@ -26,19 +26,26 @@ def unary(session: Session, target: Service, connections: int) -> list[Row]:
 
 def added_latency(session: Session, target: Service) -> list[Row]:
     """Measures what the service adds to the mock's own latency: one request at a time, and at steady rates."""
-    rows = []
-    for work, arguments, seconds, aims in (
-        ("added latency, 1 connection", ("--c", "1"), session.seconds, (2.0, 5.0)),
-        *(
-            (f"added latency, steady {rate} requests/s", ("--rate", str(rate)), seconds, (2.5, 8.0))
-            for rate, seconds in RATES.items()
-        ),
-    ):
-        direct = session.load(f"{work}: mock alone", session.mock, *arguments, seconds=seconds / 2)
-        found = session.load(work, target, *arguments, seconds=seconds)
-        for name, percentile, aim in (("median", "p50", aims[0]), ("99th percentile", "p99", aims[1])):
-            rows.append(Row(work, f"ms, {name}", found["lat"][percentile] - direct["lat"][percentile], aim))
-    return rows
+    arguments = ("--c", "1")
+    rows = _added(session, target, "added latency, 1 connection", *arguments, seconds=session.seconds, aims=(2.0, 5.0))
+    return rows + [row for rate in RATES for row in steady(session, target, rate)]
+
+
+def steady(session: Session, target: Service, rate: int) -> list[Row]:
+    """Measures the added latency at so many requests a second, each counted from when it was due."""
+    work = f"added latency, steady {rate} requests/s"
+    return _added(session, target, work, "--rate", str(rate), seconds=RATES[rate], aims=(2.5, 8.0))
+
+
+def _added(
+    session: Session, target: Service, work: str, *arguments: str, seconds: float, aims: tuple[float, float]
+) -> list[Row]:
+    direct = session.load(f"{work}: mock alone", session.mock, *arguments, seconds=seconds / 2)
+    found = session.load(work, target, *arguments, seconds=seconds)
+    return [
+        Row(work, f"ms, {name}", found["lat"][percentile] - direct["lat"][percentile], aim)
+        for name, percentile, aim in (("median", "p50", aims[0]), ("99th percentile", "p99", aims[1]))
+    ]
 
 
 def long_prompt(session: Session, target: Service) -> list[Row]:

@@ -22,8 +22,8 @@ def trickling(session: Session, target: Service) -> list[Row]:
     arrive at one instant, again and again: their first chunk waits for the queue of the other 199.
     """
     return [
-        *_trickle(session, target, "evenly spread", ramp_s=SPREAD_S),
-        *_trickle(session, target, "in lock step", ramp_s=0),
+        *trickle(session, target, "evenly spread", ramp_s=SPREAD_S),
+        *trickle(session, target, "in lock step", ramp_s=0),
     ]
 
 
@@ -59,7 +59,8 @@ def many_open(session: Session, target: Service) -> list[Row]:
     ]
 
 
-def _trickle(session: Session, target: Service, how: str, *, ramp_s: float) -> list[Row]:
+def trickle(session: Session, target: Service, how: str, *, ramp_s: float) -> list[Row]:
+    """Measures 200 streams that begin over `ramp_s`; with 0 in lock step."""
     work = f"{STREAMS} streams x {CHUNKS} chunks, {how}"
     shape = stream_arguments(STREAMS, CHUNKS, DELAY_MS, ramp_s=ramp_s)
     direct = session.load(f"{work}: mock alone", session.mock, *shape, seconds=2)
