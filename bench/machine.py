@@ -25,6 +25,8 @@ PACKAGES = (
     "uvloop",
 )
 CALIBRATION_S = 1.0
+QUIET = 0.5
+"""The load average up to which a machine counts as having nothing else to do."""
 
 
 def describe() -> dict[str, Any]:
@@ -38,6 +40,7 @@ def describe() -> dict[str, Any]:
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "postgres": postgres_version(),
+        "load_average": os.getloadavg()[0],
         "packages": {name: found for name in PACKAGES if (found := package_version(name))},
     }
 
@@ -55,10 +58,12 @@ def calibrate(mock: Service) -> dict[str, int]:
 def head(result: dict[str, Any]) -> str:
     """Writes what a table must be read with."""
     machine, calibration = result["machine"], result["calibration"]
+    busy = " (others are at work here: trust no rate and no latency)" if machine["load_average"] > QUIET else ""
     return (
         f"{machine['time']}  commit {machine['commit'] or 'unknown'}\n"
         f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, Python {machine['python']}, "
         f"PostgreSQL {machine['postgres']}\n"
+        f"load average before: {machine['load_average']:.1f}{busy}\n"
         f"calibration, load and mock alone on one core: {calibration['requests_per_s']:,} requests/s, "
         f"{calibration['chunks_per_s']:,} chunks/s"
     )

@@ -54,9 +54,9 @@ def _one_step(target: Service, step: int) -> list[dict[str, int]]:
     with ExitStack() as stack:
         loads = []
         for number, (is_stream, within_ms) in enumerate(hang_up_ms.items()):
-            shape = ("--c", str(CONNECTIONS), "--l", str(LATENCY_MS))
-            shape = stream_arguments(CONNECTIONS, CHUNKS, DELAY_MS) if is_stream else shape
-            shape += ("--total", str(STEP // 2), "--hangup", str(HANG_UPS), "--hangup-ms", str(within_ms))
-            shape += ("--seed", str(1 + 2 * step + number))
-            loads.append(stack.enter_context(Load(target, *shape, seconds=STEP_LIMIT_S)))
+            whole = ("--c", str(CONNECTIONS), "--l", str(LATENCY_MS))
+            shape = stream_arguments(CONNECTIONS, CHUNKS, DELAY_MS) if is_stream else whole
+            leaving = ("--hangup", str(HANG_UPS), "--hangup-ms", str(within_ms), "--seed", str(1 + 2 * step + number))
+            limits = ("--total", str(STEP // 2))
+            loads.append(stack.enter_context(Load(target, *shape, *limits, *leaving, seconds=STEP_LIMIT_S)))
         return [load.figures() for load in loads]

@@ -7,7 +7,7 @@ asked for is not reached, and the table says which was.
 
 import time
 
-from load import Load
+from load import Load, LoadFigures
 from row import Row
 from service import Service
 from session import Session
@@ -52,11 +52,11 @@ def overload(session: Session, target: Service) -> list[Row]:
     ]
 
 
-def _refusals(work: str, found: dict[str, dict[str, float]], refused: int, busy: int) -> list[Row]:
+def _refusals(work: str, found: LoadFigures, refused: int, busy: int) -> list[Row]:
     if not refused:
         return []
     return [
         Row(work, "refusals' ms, median", found["rej_svc"]["p50"]),
         Row(work, "refusals' ms, 99th percentile", found["rej_svc"]["p99"], 20.0),
         Row(work, "503 with retry-after, share", min(busy, found["retry_after"]) / refused, 1.0, at_least=True),
-    ]  # type: ignore[operator]
+    ]

@@ -54,8 +54,8 @@ class Peer:
 
 def python_environment(name: str) -> Path:
     """Installs what `peers/<name>.lock` pins with hashes, unless it is there, and returns the folder of programs."""
-    maker, lock = ROOT / "proto/locked_environment.py", PEERS / f"{name}.lock"
-    command = [sys.executable, maker, lock, ROOT / f".venv-peers-{name}"]
+    maker, lock, folder = ROOT / "proto/locked_environment.py", PEERS / f"{name}.lock", ROOT / f".venv-peers-{name}"
+    command = [sys.executable, str(maker), str(lock), str(folder)]
     return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()).parent
 
 

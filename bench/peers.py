@@ -18,7 +18,7 @@ from load import UnansweredError, load
 from machine import calibrate, describe, head
 from peer_gateways import PEERS_BY_NAME
 from request_works import steady, unary
-from row import Row, number
+from row import Row, number, ratio
 from service import Service, build, mock_provider
 from session import WARM_UP_S, Session
 from stream_works import SPREAD_S, full_speed, trickle
@@ -60,13 +60,6 @@ def compare(found: dict[str, Sequence[Row]]) -> str:
     return "\n".join(lines)
 
 
-def ratio(ours: Row, other: Row) -> float | None:
-    """Returns how many times better ours is, None where nothing can be divided."""
-    if ours.value <= 0 or other.value <= 0:
-        return None
-    return ours.value / other.value if ours.at_least else other.value / ours.value
-
-
 def _cell(ours: Row | None, other: Row | None, name: str) -> str:
     if other is None:
         return f" {'-':>22}"
@@ -82,7 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [PEERS_BY_NAME[name] for name in arguments.only.split(",")]
     build()
-    machine, found = describe(), {}
+    machine = describe()
+    found: dict[str, Sequence[Row]] = {}
     with mock_provider() as mock:
         session = Session(mock, arguments.seconds)
         calibration = calibrate(mock)

@@ -34,6 +34,13 @@ def medians(runs: Iterable[Sequence[Row]]) -> list[Row]:
     return [replace(rows[0], value=statistics.median(row.value for row in rows)) for rows in found.values()]
 
 
+def ratio(ours: Row, other: Row) -> float | None:
+    """Returns how many times better ours is, None where nothing can be divided."""
+    if ours.value <= 0 or other.value <= 0:
+        return None
+    return ours.value / other.value if ours.at_least else other.value / ours.value
+
+
 def number(value: float) -> str:
     """Writes a figure with three significant digits or more, and thousands apart."""
     if abs(value) >= 1_000:

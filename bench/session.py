@@ -46,14 +46,14 @@ class Session:
 
 def cpu_ms(figures: LoadFigures) -> float:
     """The service's CPU milliseconds per answer."""
-    return 1_000 * float(figures["cpu_s"]) / max(figures["ok"], 1)
+    return 1_000 * float(figures["cpu_s"]) / max(int(figures["ok"]), 1)
 
 
 def postgres_cpu_ms(figures: LoadFigures) -> float:
     """PostgreSQL's CPU milliseconds per answer."""
-    return 1_000 * float(figures["postgres_cpu_s"]) / max(figures["ok"], 1)
+    return 1_000 * float(figures["postgres_cpu_s"]) / max(int(figures["ok"]), 1)
 
 
 def cpu_us_per_chunk(figures: LoadFigures) -> float:
     """The service's CPU microseconds per chunk that a client got."""
-    return 1e6 * float(figures["cpu_s"]) / max(figures["chunks"], 1)
+    return 1e6 * float(figures["cpu_s"]) / max(int(figures["chunks"]), 1)

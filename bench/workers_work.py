@@ -12,7 +12,7 @@ import subprocess
 
 import psutil
 from row import Row
-from service import LOAD_CORE, QUILLGATE, SERVICE_CORE, Service
+from service import LOAD_CORE, QUILLGATE, SERVICE_CORE, Service, free_port
 from session import Session
 
 CONNECTIONS = 128
@@ -48,7 +48,8 @@ def workers(session: Session) -> list[Row]:
 
 def _rate(session: Session, count: int, cores: str) -> dict[str, float]:
     """Returns the rate of so many workers, their requests per CPU second, and how busy the machine's cores were."""
-    with session.quillgate(options=("--workers", str(count)), core=cores) as target:
+    ports = {"QUILLGATE_FACADE_PORT": str(free_port()), "QUILLGATE_GRPC_ADDRESS": f"127.0.0.1:{free_port()}"}
+    with session.quillgate(options=("--workers", str(count)), core=cores, **ports) as target:
         _spread(target)
         before, idle = _cpu_of_each(target), _idle_s()
         found = session.load(f"{count} workers", target, "--c", str(CONNECTIONS))

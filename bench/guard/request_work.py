@@ -135,7 +135,9 @@ def _service(folder: Path, provider_port: int, counter: WorkCounter) -> Iterator
 
 def _watch(counter: WorkCounter, service: threading.Thread) -> None:
     """Counts the event loop's thread and the ledger writer's."""
-    (writer,) = [thread for thread in threading.enumerate() if thread.name == WRITER_THREAD]
-    for thread in (service, writer):
+    writers = [thread for thread in threading.enumerate() if thread.name == WRITER_THREAD]
+    if len(writers) != 1:
+        raise LookupError(f"{len(writers)} threads are named {WRITER_THREAD}; the guard must know the ledger's writer")
+    for thread in (service, *writers):
         assert thread.ident is not None
         counter.watch(thread.ident)

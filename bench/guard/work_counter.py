@@ -41,7 +41,7 @@ class WorkCounter:
 
     def leave_new_threads(self) -> None:
         """Leaves threads that start from now on alone."""
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         threading.setprofile(None)
 
     def hook(self) -> None:
