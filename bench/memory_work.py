@@ -6,7 +6,7 @@ Half of the requests ask for whole answers, half for streams, from 64 connection
 import statistics
 from contextlib import ExitStack
 
-from load import Load, stream_arguments
+from load import Load, LoadFigures, stream_arguments
 from row import Row
 from service import Service
 from session import Session
@@ -28,27 +28,30 @@ def memory(session: Session, target: Service, requests: int = REQUESTS) -> list[
     """Measures what is resident after each 20,000 requests."""
     work = f"{requests:,} requests, {HANG_UPS:.0%} hang up"
     resident_mb, hung, failed, postgres_mb = [target.resident_mb()], 0, 0, [target.postgres_mb()]
+    reasons: list[str] = []
     for step in range(requests // STEP):
         for found in _one_step(target, step):
             hung += found["hung"]
             failed += found["errors"]
+            reasons += [found["first_error"]] if found["errors"] else []
         resident_mb.append(target.resident_mb())
         postgres_mb.append(target.postgres_mb())
         print(f"  after {(step + 1) * STEP:,} requests: resident {resident_mb[-1]:.1f} MB"
               f" + PostgreSQL {postgres_mb[-1]:.1f} MB, {hung:,} hung up", flush=True)  # fmt: skip
     settled = resident_mb[SETTLED_AFTER + 1 :] if len(resident_mb) > SETTLED_AFTER + 2 else resident_mb
     slope = statistics.linear_regression(range(len(settled)), settled).slope
-    session.keep(work, {"resident_mb": resident_mb, "postgres_mb": postgres_mb, "hung": hung, "errors": failed})
+    figures = {"resident_mb": resident_mb, "postgres_mb": postgres_mb, "hung": hung, "errors": failed}
+    session.keep(work, {**figures, "first_errors": reasons})
     steps = " ".join(f"{each:.0f}" for each in resident_mb)
     return [
         Row(work, f"slope, MB per {STEP:,}", slope, MAX_SLOPE_MB, note=f"resident MB at each {STEP:,}: {steps}"),
         Row(work, "resident MB at the end", resident_mb[-1], 180),
         Row(work, "share that hung up", hung / requests),
-        *([Row(work, "failed requests", failed, 0)] if failed else []),
+        *([Row(work, "failed requests", failed, 0, note=f"such as: {reasons[0]}")] if failed else []),
     ]
 
 
-def _one_step(target: Service, step: int) -> list[dict[str, int]]:
+def _one_step(target: Service, step: int) -> list[LoadFigures]:
     """Has 20,000 requests made; which ones hang up, and when, differs from step to step, but not from run to run."""
     hang_up_ms = {False: LATENCY_MS, True: CHUNKS * DELAY_MS}
     with ExitStack() as stack:
