@@ -5,11 +5,15 @@ BIN := $(VENV)/bin
 MINUTES := 5
 SECONDS ?= 120
 RATE := 200
+RUNS ?= 1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-emit-package quillgate-proto
+PEER_LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate
 
-.PHONY: run test check proto snapshot bench chaos outage rolling lock clean
+.PHONY: run test check proto snapshot bench bench-memory bench-peers bench-parts guard-figures chaos outage rolling lock \
+	clean
 
 run: $(VENV)/run.stamp  ## Start everything on loopback; prints the base URL, a fresh key and a curl line.
 	@$(BIN)/quillgate serve --new-key
@@ -32,12 +36,23 @@ proto: .venv-proto/stamp  ## Generate the stubs from the contract.
 snapshot: .venv-snapshot/stamp  ## Build the bundled models from the libraries that core/snapshot.lock pins.
 	.venv-snapshot/bin/python core/build_snapshot.py
 
-bench: $(VENV)/dev.stamp  ## Measure the codec, the ledger, its export, the whole service, and what clients notice of ailing upstreams.
+bench: $(VENV)/dev.stamp  ## Measure every promise of speed, RUNS times, and print one table with the targets.
+	@$(BIN)/python bench/table.py --runs $(RUNS) $(ONLY:%=--only %)
+
+bench-memory: $(VENV)/dev.stamp  ## Measure memory over 200,000 requests of which 30 % hang up; some minutes.
+	@$(BIN)/python bench/table.py --only memory
+
+bench-peers: $(VENV)/dev.stamp  ## Install LiteLLM, Portkey and TensorZero from their packages and measure them beside ours.
+	@$(BIN)/python bench/peers.py $(ONLY:%=--only %)
+
+bench-parts: $(VENV)/dev.stamp  ## Measure the codec, the ledger, its export, and what clients notice of ailing upstreams.
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python bench/export.py
-	$(BIN)/python bench/service.py
 	$(BIN)/python bench/upstreams.py
+
+guard-figures: $(VENV)/dev.stamp  ## Keep the work that a request does now as the figures that the tests compare with.
+	$(BIN)/python bench/guard --renew
 
 chaos: $(VENV)/dev.stamp  ## Kill and restart everything under load for MINUTES, then check the books request by request.
 	@PYTHONPATH=tests GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m faults.chaos --minutes $(MINUTES) $(SEED:%=--seed %)
@@ -55,6 +70,7 @@ lock:  ## Resolve the dependencies anew (needs uv).
 		--no-annotate proto/generate.in --output-file proto/generate.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate --no-deps core/snapshot.in --output-file core/snapshot.lock
+	for peer in litellm tensorzero; do $(PEER_LOCK) bench/peers/$$peer.in --output-file bench/peers/$$peer.lock; done
 
 clean:  ## Remove the environments, not the data.
 	rm -rf .venv .venv-proto .venv-proto-* .venv-snapshot

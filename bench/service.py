@@ -1,26 +1,22 @@
-"""Measures the whole service against a fast mock provider: rates, latencies, CPU per request, memory.
+"""Runs the service under test, the mock provider behind it, and whatever else is measured, each on its core.
 
-    python bench/service.py [--seconds 4] [--apart]
-
-The service runs on core 0; the mock provider, the load generator and PostgreSQL on core 1. CPU is that of the service's
-process tree without PostgreSQL, divided by the requests (or chunks) served: on a shared machine that is the figure to
-trust. Needs gcc and Linux. Results are printed and kept as JSON in bench/results.
+The service runs on core 0; the mock provider, the load generator and PostgreSQL on core 1: those are not what is
+measured, and share what is left. Needs gcc and Linux. The other programs in this folder import it.
 """
 
-import argparse
 import json
 import os
-import platform
 import re
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +26,14 @@ BENCH = Path(__file__).resolve().parent
 BIN = BENCH / "bin"
 SERVICE_CORE = "0"
 LOAD_CORE = "1"
+QUILLGATE = Path(sys.executable).parent / "quillgate"
 MODEL = "mock/model"
+START_S = 120
+POSTGRES = "postgres"
 
 CATALOGUE = """
 [providers.mock]
-base_url = "http://127.0.0.1:{port}/v1"
+base_url = "{url}"
 
 [[models]]
 id = "mock/model"
@@ -46,19 +45,62 @@ upstreams = [{{ provider = "mock", model = "mock" }}]
 
 @dataclass(frozen=True)
 class Service:
-    """A running service under test."""
+    """A running service, of ours or of others: everything below its processes belongs to it."""
 
     url: str
     key: str
     processes: tuple[psutil.Process, ...]
+    model: str = MODEL
+    headers: tuple[str, ...] = ()
+    """What requests need besides the key, as `Name: value`."""
+
+    def tree(self) -> list[psutil.Process]:
+        """The processes that serve: its own and their children, PostgreSQL's left out."""
+        return self._processes(postgres=False)
+
+    def postgres(self) -> list[psutil.Process]:
+        """The processes of its PostgreSQL."""
+        return self._processes(postgres=True)
 
     def cpu_s(self) -> float:
         """CPU seconds that the service has used, its PostgreSQL left out."""
-        return sum(times.user + times.system for times in (process.cpu_times() for process in self.processes))
+        return sum(self._each(lambda process: sum(process.cpu_times()[:2]), postgres=False))
+
+    def postgres_cpu_s(self) -> float:
+        """CPU seconds of its PostgreSQL, with those of connections that have ended."""
+        return sum(self._each(lambda process: sum(process.cpu_times()[:4]), postgres=True))
 
     def resident_mb(self) -> float:
         """Resident megabytes of the service without PostgreSQL."""
-        return sum(process.memory_info().rss for process in self.processes) / 1e6
+        return sum(self._each(lambda process: process.memory_info().rss, postgres=False)) / 1e6
+
+    def postgres_mb(self) -> float:
+        """Proportional memory of its PostgreSQL: pages that its processes share are counted once."""
+        return sum(self._each(lambda process: process.memory_full_info().pss, postgres=True)) / 1e6
+
+    def _processes(self, *, postgres: bool) -> list[psutil.Process]:
+        found = {child.pid: child for process in self.processes for child in process.children(recursive=True)}
+        found |= {process.pid: process for process in self.processes}
+        return [process for process in found.values() if (_name(process) == POSTGRES) is postgres]
+
+    def _each(self, figure: Callable[[psutil.Process], float], *, postgres: bool) -> Iterator[float]:
+        """Looks at each process that does not end just then."""
+        for process in self._processes(postgres=postgres):
+            with suppress(psutil.NoSuchProcess):
+                yield figure(process)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return POSTGRES  # those come and go with connections
+
+
+def free_port() -> int:
+    """Returns a port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def build() -> None:
@@ -71,7 +113,7 @@ def build() -> None:
 
 
 @contextmanager
-def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Runs a program for the time of a block."""
     with subprocess.Popen(command, text=True, **options) as process:
         try:
@@ -85,30 +127,55 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str
 
 
 @contextmanager
-def service(directory: Path, catalogue_text: str, *, apart: bool) -> Iterator[Service]:
+def mock_provider() -> Iterator[Service]:
+    """Runs the mock provider on the load's core and a free port, as something that can be measured itself."""
+    port = free_port()
+    command = ["taskset", "-c", LOAD_CORE, str(BIN / "mock"), str(port)]
+    with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}/v1"
+        await_answer(f"{url}/models", process)
+        yield Service(url, "", (psutil.Process(process.pid),))
+
+
+@contextmanager
+def service(
+    directory: Path,
+    catalogue_text: str,
+    *,
+    apart: bool,
+    options: Sequence[str] = (),
+    core: str = SERVICE_CORE,
+    **environ: str,
+) -> Iterator[Service]:
     """Starts `quillgate serve`, all in one or core and facade apart; gRPC is on the Unix socket `core.sock`."""
-    catalogue = directory / "models.toml"
-    catalogue.write_text(catalogue_text)
-    environ = os.environ | {
-        "QUILLGATE_CONFIG": str(catalogue),
-        "QUILLGATE_DATA_DIR": str(directory / "data"),
-        "QUILLGATE_GRPC_ADDRESS": f"unix:{directory}/core.sock",
-        "QUILLGATE_FACADE_PORT": "0",
-    }
-    quillgate = [
-        "taskset", "-c", SERVICE_CORE, str(Path(sys.executable).parent / "quillgate"), "serve"
-    ]  # fmt: skip
-    options: dict[str, Any] = {"env": environ, "stdout": subprocess.PIPE, "cwd": directory}
-    first = [*quillgate, "core", "--new-key"] if apart else [*quillgate, "--new-key"]
-    with running(first, **options) as main:
+    kwargs = start_options(directory, catalogue_text) | {"stdout": subprocess.PIPE}
+    kwargs["env"] |= environ
+    quillgate = ["taskset", "-c", core, str(QUILLGATE), "serve"]
+    first = [*quillgate, "core", "--new-key"] if apart else [*quillgate, *options, "--new-key"]
+    with running(first, **kwargs) as main:
         printed = read_until(main, r"Your key +(\S+)")
         key = printed[1]
         if not apart:
             yield measured(printed.string, key, main)
             return
         facade = [*quillgate, "facade", "--core", f"unix:{directory}/core.sock"]
-        with running(facade, **options) as second:
+        with running(facade, **kwargs) as second:
             yield measured(read_until(second, r"core +unix").string, key, main, second)
+
+
+def start_options(directory: Path, catalogue_text: str) -> dict[str, Any]:
+    """Writes the catalogue and returns in which folder and environment a process of the service starts."""
+    catalogue = directory / "models.toml"
+    catalogue.write_text(catalogue_text)
+    settings = {
+        "QUILLGATE_CONFIG": str(catalogue),
+        "QUILLGATE_DATA_DIR": str(directory / "data"),
+        "QUILLGATE_DATABASE_URL": "",
+        "QUILLGATE_GRPC_ADDRESS": f"unix:{directory}/core.sock",
+        "QUILLGATE_FACADE_PORT": "0",
+        "QUILLGATE_LOG_LEVEL": "ERROR",
+    }
+    return {"env": os.environ | settings, "cwd": directory}
 
 
 def measured(printed: str, key: str, *processes: subprocess.Popen[str]) -> Service:
@@ -117,7 +184,8 @@ def measured(printed: str, key: str, *processes: subprocess.Popen[str]) -> Servi
     assert url is not None
     for process in processes:
         for child in psutil.Process(process.pid).children(recursive=True):
-            child.cpu_affinity([int(LOAD_CORE)])
+            if _name(child) == POSTGRES:
+                child.cpu_affinity([int(LOAD_CORE)])
     return Service(url[0], key, tuple(psutil.Process(process.pid) for process in processes))
 
 
@@ -132,89 +200,25 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
     raise SystemExit(f"the service ended early: {printed}")
 
 
-def load(target: Service, *arguments: str, seconds: float) -> dict[str, Any]:
-    """Runs the load generator and returns its figures with the service's CPU."""
-    command = ["taskset", "-c", LOAD_CORE, str(BIN / "lg"), "--url", f"{target.url}/chat/completions"]
-    command += ["--key", target.key, "--model", MODEL, "--time", str(seconds), *arguments]
-    before = target.cpu_s()
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    figures: dict[str, Any] = json.loads(output)
-    figures["cpu_s"] = target.cpu_s() - before
-    return figures
+def await_answer(url: str, process: subprocess.Popen[str]) -> None:
+    """Waits until a server answers at all."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"nothing answers at {url}")
 
 
-def unary(target: Service, connections: int, seconds: float) -> dict[str, Any]:
-    """Measures one-piece answers."""
-    got = load(target, "--c", str(connections), seconds=seconds)
-    return {
-        "work": f"unary, {connections} connections",
-        "requests_per_s": round(got["rps"]),
-        "cpu_ms_per_request": round(got["cpu_s"] * 1000 / got["ok"], 3),
-        "p50_ms": got["lat"]["p50"],
-        "p99_ms": got["lat"]["p99"],
-        "errors": got["errors"],
-    }
-
-
-def streams(target: Service, connections: int, chunks: int, delay_ms: int, seconds: float) -> dict[str, Any]:
-    """Measures streamed answers."""
-    shape = ("--stream", "--n", str(chunks), "--d", str(delay_ms), "--c", str(connections))
-    got = load(target, *shape, seconds=seconds)
-    pace = f"{delay_ms} ms apart" if delay_ms else "at full speed"
-    return {
-        "work": f"{connections} streams x {chunks} chunks, {pace}",
-        "chunks_per_s": round(got["chunks_s"]),
-        "cpu_us_per_chunk": round(got["cpu_s"] * 1e6 / (got["ok"] * chunks), 1),
-        "first_chunk_p50_ms": got["ttft"]["p50"],
-        "lag_p99_ms": got["lag"]["p99"],
-        "errors": got["errors"],
-    }
-
-
-def measure(directory: Path, *, apart: bool, seconds: float) -> dict[str, Any]:
-    """Measures everything and returns the figures."""
-    port = 9_100
-    mock = ["taskset", "-c", LOAD_CORE, str(BIN / "mock"), str(port)]
-    catalogue = CATALOGUE.format(port=port)
-    with running(mock, stdout=subprocess.DEVNULL), service(directory, catalogue, apart=apart) as target:
-        load(target, "--c", "16", seconds=1)  # warm up
-        work = [unary(target, connections, seconds) for connections in (1, 16, 64, 256)]
-        work.append(streams(target, 32, 100, 0, seconds))
-        work.append(streams(target, 200, 50, 20, seconds))
-        return {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "shape": "apart, unix socket" if apart else "all in one",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            "versions": {name: version(name) for name in ("quillgate", "grpcio", "aiohttp", "protobuf", "uvloop")},
-            "resident_mb": round(target.resident_mb()),
-            "postgres_mb": round(postgres_mb(target)),
-            "work": work,
-        }
-
-
-def postgres_mb(target: Service) -> float:
-    """Proportional memory of the embedded PostgreSQL: pages that its processes share are counted once."""
-    children = [child for process in target.processes for child in process.children(recursive=True)]
-    return sum(child.memory_full_info().pss for child in children) / 1e6
-
-
-def main() -> None:
-    """Measures, prints and keeps."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4.0, help="duration of each line, in seconds")
-    parser.add_argument("--apart", action="store_true", help="core and facade in two processes over a Unix socket")
-    arguments = parser.parse_args()
-    build()
-    with tempfile.TemporaryDirectory(prefix="quillgate-bench-") as name:
-        figures = measure(Path(name), apart=arguments.apart, seconds=arguments.seconds)
-    results = BENCH / "results"
-    results.mkdir(exist_ok=True)
-    (results / f"service-{figures['time'].replace(':', '')}.json").write_text(json.dumps(figures, indent=2))
-    print(f"{figures['shape']}; {figures['machine']}; resident {figures['resident_mb']} MB"
-          f" + PostgreSQL {figures['postgres_mb']} MB")  # fmt: skip
-    for row in figures["work"]:
-        print("  " + "  ".join(f"{name} {value}" for name, value in row.items() if name != "work"), "|", row["work"])
-
-
-if __name__ == "__main__":
-    main()
+def ask(target: Service) -> dict[str, Any]:
+    """Has one short request answered."""
+    body = {"model": target.model, "messages": [{"role": "user", "content": "Hello!"}]}
+    headers = {"Authorization": f"Bearer {target.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{target.url}/chat/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=START_S) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
