@@ -20,19 +20,25 @@ from quillgate_facade.config import FacadeConfig
 from quillgate_facade.connection import ConnectionFactory
 from quillgate_facade.core_client import CoreClient
 from quillgate_facade.cors import Cors
+from quillgate_facade.door import Door
 from quillgate_facade.drain import Drain
 from quillgate_facade.health import HealthHandler
 from quillgate_facade.models import ModelsHandler
 from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
+from quillgate_facade.shed import Refusals
 from quillgate_facade.text_completions import TextHandler
 from quillgate_facade.transcriptions import TranscriptionsHandler
 from quillgate_facade.usage import UsageHandler
 
 CONFIG = web.AppKey("config", FacadeConfig)
+REFUSALS = web.AppKey("refusals", Refusals)
 DRAIN = web.AppKey("drain", Drain)
 
-_BACKLOG = 1024
+_BACKLOG = 4096
+#: How many connections are accepted in a turn of the loop. libuv accepts one, so a busy loop would accept a few hundred
+#: a second and let the others time out; through so many copies of the listening socket it accepts as many.
+_ACCEPTS = 8
 #: What handlers get to write their last frame after their calls were ended, in seconds.
 _LAST_WORDS_S = 2.0
 
@@ -40,9 +46,11 @@ _LAST_WORDS_S = 2.0
 def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Application:
     """Returns the application on a channel to the core, or on anything of the same shape."""
     drain = Drain()
+    refusals = Refusals()
     core = CoreClient(channel)
-    app = web.Application(middlewares=[answering(config, drain)])
+    app = web.Application(middlewares=[answering(config, drain, refusals)])
     app[CONFIG] = config
+    app[REFUSALS] = refusals
     app[DRAIN] = drain
     app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
     api = api_endpoints(
@@ -60,16 +68,17 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
 class FacadeServer:
     """A facade that listens; made by `serve`."""
 
-    def __init__(self, runner: web.AppRunner, listener: asyncio.Server, drain: Drain, drain_timeout_s: float) -> None:
+    def __init__(self, runner: web.AppRunner, listeners: list[asyncio.Server], door: Door, app: web.Application) -> None:
         self._runner = runner
-        self._listener = listener
-        self._drain = drain
-        self._drain_timeout_s = drain_timeout_s
+        self._listeners = listeners
+        self._door = door
+        self._drain = app[DRAIN]
+        self._drain_timeout_s = app[CONFIG].drain_timeout_s
 
     @property
     def port(self) -> int:
         """The TCP port that it listens on."""
-        return int(self._listener.sockets[0].getsockname()[1])
+        return int(self._listeners[0].sockets[0].getsockname()[1])
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Accepts nothing new, lets requests run on for a time, tells the rest, and closes everything.
@@ -78,8 +87,10 @@ class FacadeServer:
         /readyz says 503 from the first moment. Connections that are kept alive are served until then and closed after
         their next answer.
         """
-        listener = self._listener
-        listener.close()
+        for listener in self._listeners:
+            listener.close()
+        self._drain.begin()
+        await self._door.empty()
         timeout_s = self._drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         if not await self._drain.wait(timeout_s):
             self._drain.cancel_calls()
@@ -87,20 +98,31 @@ class FacadeServer:
         await self._runner.cleanup()
 
 
-async def serve(app: web.Application, *, sock: socket.socket | None = None) -> FacadeServer:
+async def serve(
+    app: web.Application, *, sock: socket.socket | None = None, door: Door | None = None
+) -> FacadeServer:
     """Starts to listen on `sock`, or else on the host and port of the app's config; raises OSError when it cannot."""
     config = app[CONFIG]
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_WORDS_S)
     await runner.setup()
     assert runner.server is not None
-    factory = ConnectionFactory(runner.server, config)
-    loop = asyncio.get_running_loop()
+    door = door or Door(asyncio.get_running_loop())
+    factory = ConnectionFactory(runner.server, config, door, app[REFUSALS])
     try:
-        if sock is not None:
-            listener = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
-        else:
-            listener = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
+        listeners = await _listen(factory, config, sock)
     except OSError:
         await runner.cleanup()
         raise
-    return FacadeServer(runner, listener, app[DRAIN], config.drain_timeout_s)
+    return FacadeServer(runner, listeners, door, app)
+
+
+async def _listen(
+    factory: ConnectionFactory, config: FacadeConfig, sock: socket.socket | None
+) -> list[asyncio.Server]:
+    loop = asyncio.get_running_loop()
+    if sock is not None:
+        first = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+    else:
+        first = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
+    copies = [each.dup() for each in first.sockets for _ in range(_ACCEPTS - 1)]
+    return [first, *[await loop.create_server(factory, sock=copy, backlog=_BACKLOG) for copy in copies]]

@@ -37,9 +37,13 @@ class Drain:
         """Tells whether the stop ended this call, and not its client."""
         return self._ended and call in self._calls
 
+    def begin(self) -> None:
+        """Begins the stop."""
+        self.draining = True
+
     async def wait(self, timeout_s: float) -> bool:
         """Begins the stop and waits until no request runs; False when some still do after `timeout_s`."""
-        self.draining = True
+        self.begin()
         if not self._requests:
             return True
         try:
