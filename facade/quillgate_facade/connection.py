@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from quillgate_facade.answers import error_answer, unexpected
@@ -57,13 +57,26 @@ class ConnectionFactory:
 class Connection(web.RequestHandler):
     """aiohttp's protocol with the facade's limits; everything else is inherited."""
 
-    __slots__ = ("_factory", "_head_timer", "_held", "_in_head", "_refused", "_skip", "_stall_timer", "waiting_bytes")
+    __slots__ = (
+        "_answered",
+        "_factory",
+        "_head_timer",
+        "_held",
+        "_in_head",
+        "_payload",
+        "_refused",
+        "_skip",
+        "_stall_timer",
+        "waiting_bytes",
+    )
 
     def __init__(self, manager: web.Server, factory: ConnectionFactory, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._factory = factory
         self._refused = False
         self._in_head = False
+        self._answered = 0
+        self._payload: StreamReader | None = None
         self._held = bytearray()
         self._skip = 0
         self.waiting_bytes = 0
@@ -96,8 +109,7 @@ class Connection(web.RequestHandler):
         """Passes requests on to the parser; one that begins goes through the door, where it may wait or end."""
         if self._refused:
             return
-        waiter = self._waiter  # set while the protocol waits for the head of a request
-        if waiter is None or waiter.done() or self._in_head:
+        if self._in_head or self._is_busy():
             self._parse(data)
         elif self.waiting_bytes:
             self._hold(data)
@@ -118,12 +130,24 @@ class Connection(web.RequestHandler):
             self.transport.resume_reading()
         self._parse(data)
 
+    async def _handle_request(self, *of: Any) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(*of)
+        finally:
+            self._answered += 1
+
+    def _is_busy(self) -> bool:
+        """Tells whether a request is not answered yet, or answered without having been read to its end."""
+        return self._answered != self._request_count or not (self._payload is None or self._payload.is_eof())
+
     def _parse(self, data: bytes) -> None:
         """Parses; a head that is begun has `head_timeout_s` to arrive as a whole."""
         super().data_received(data)
-        waiter = self._waiter
-        self._in_head = waiter is not None and not waiter.done()
-        if not self._in_head:
+        if self._messages:
+            self._payload = self._messages[-1][1]
+        self._in_head = not self._is_busy()
+        waiter = self._waiter  # set while the protocol waits for the head of a request
+        if waiter is None or waiter.done():
             self._stop_head_timer()
         elif self._head_timer is None:
             self._start_head_timer()

@@ -36,7 +36,7 @@ _FIRST_SHARE = 16
 _MAX_SHARE = 64
 
 #: What a turn has cost weighs so much less in the next one.
-_FADE = 0.95
+_FADE = 0.9
 
 #: Turns from the bytes of a request to its handler: the protocol's task wakes, makes the handler's, and that begins.
 _TURNS_TO_THE_HANDLER = 3
@@ -65,9 +65,12 @@ class Timer(Protocol):
 class Door:
     """Decides who begins now, who waits and who is turned away; `cpu_time` is what the loop's thread has worked."""
 
-    def __init__(self, loop: Timer, cpu_time: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, loop: Timer, cpu_time: Callable[[], float] = time.thread_time, *, short_line: int = SHORT_LINE
+    ) -> None:
         self._loop = loop
         self._cpu_time = cpu_time
+        self._short_line = short_line
         self._line: deque[tuple[float, Visitor]] = deque()
         self._turn_time = 0.0
         self._begun = 0
@@ -94,7 +97,7 @@ class Door:
         if self.waiting_bytes > MAX_WAITING_BYTES:
             return True
         line = self._line
-        return len(line) >= SHORT_LINE and self._loop.time() - line[0][0] > MAX_WAIT_S
+        return len(line) >= self._short_line and self._loop.time() - line[0][0] > MAX_WAIT_S
 
     def line_up(self, visitor: Visitor) -> None:
         """Puts a visitor at the end of the line."""
