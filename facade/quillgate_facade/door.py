@@ -26,8 +26,8 @@ LEAST_TURN_S = 0.002
 MAX_WAIT_S = 0.25
 """How long the first in line may have waited before nobody else joins a line that is not short, in seconds."""
 
-SHORT_LINE = 512
-"""A line that anybody may join, however slow the machine is: so many clients that send one request at a time."""
+SHORT_LINE = 1024
+"""A line that anybody may join, however slow the machine is; core serves as many completions at once."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """How much those in line may have sent."""
