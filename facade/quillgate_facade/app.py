@@ -38,7 +38,7 @@ DRAIN = web.AppKey("drain", Drain)
 _BACKLOG = 4096
 #: How many connections are accepted in a turn of the loop. libuv accepts one, so a busy loop would accept a few hundred
 #: a second and let the others time out; through so many copies of the listening socket it accepts as many.
-_ACCEPTS = 8
+_ACCEPTS = 32
 #: What handlers get to write their last frame after their calls were ended, in seconds.
 _LAST_WORDS_S = 2.0
 
