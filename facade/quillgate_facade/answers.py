@@ -14,6 +14,7 @@ from quillgate_facade.config import FacadeConfig
 from quillgate_facade.drain import Drain
 from quillgate_facade.errors import INVALID_REQUEST, ApiError, internal
 from quillgate_facade.exchange import EXCHANGE, Exchange, RequestIds
+from quillgate_facade.shed import Refusals, overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def unexpected(error: BaseException, exchange: Exchange) -> ApiError:
     return internal(exchange.request_id)
 
 
-def answering(config: FacadeConfig, drain: Drain) -> Middleware:
+def answering(config: FacadeConfig, drain: Drain, refusals: Refusals) -> Middleware:
     """Returns the middleware that every request passes through, unknown routes included."""
 
     ids = RequestIds()
@@ -47,7 +48,10 @@ def answering(config: FacadeConfig, drain: Drain) -> Middleware:
         exchange = request[EXCHANGE] = Exchange(ids.new())
         drain.enter()
         try:
-            response = await _respond(request, handler, exchange, config)
+            if refusals.unmark(request.protocol):
+                response: web.StreamResponse = error_answer(overloaded())
+            else:
+                response = await _respond(request, handler, exchange, config)
             if not response.prepared:
                 exchange.stamp(response.headers)
                 if drain.draining:

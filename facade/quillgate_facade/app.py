@@ -21,20 +21,26 @@ from quillgate_facade.config import FacadeConfig
 from quillgate_facade.connection import ConnectionFactory
 from quillgate_facade.core_client import CoreClient
 from quillgate_facade.cors import Cors
+from quillgate_facade.door import Door
 from quillgate_facade.drain import Drain
 from quillgate_facade.health import HealthHandler
 from quillgate_facade.models import ModelsHandler
 from quillgate_facade.passed_connections import PassedConnections
 from quillgate_facade.responses import ResponsesHandler
 from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
+from quillgate_facade.shed import Refusals
 from quillgate_facade.text_completions import TextHandler
 from quillgate_facade.transcriptions import TranscriptionsHandler
 from quillgate_facade.usage import UsageHandler
 
 CONFIG = web.AppKey("config", FacadeConfig)
+REFUSALS = web.AppKey("refusals", Refusals)
 DRAIN = web.AppKey("drain", Drain)
 
-_BACKLOG = 1024
+_BACKLOG = 4096
+#: How many connections are accepted in a turn of the loop. libuv accepts one, so a busy loop would accept a few hundred
+#: a second and let the others time out; through so many copies of the listening socket it accepts as many.
+_ACCEPTS = 32
 #: What handlers get to write their last frame after their calls were ended, in seconds.
 _LAST_WORDS_S = 2.0
 
@@ -42,9 +48,11 @@ _LAST_WORDS_S = 2.0
 def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Application:
     """Returns the application on a channel to the core, or on anything of the same shape."""
     drain = Drain()
+    refusals = Refusals()
     core = CoreClient(channel)
-    app = web.Application(middlewares=[answering(config, drain)])
+    app = web.Application(middlewares=[answering(config, drain, refusals)])
     app[CONFIG] = config
+    app[REFUSALS] = refusals
     app[DRAIN] = drain
     app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
     api = api_endpoints(
@@ -96,6 +104,7 @@ class FacadeServer:
         if unready_s:
             await asyncio.sleep(unready_s)
         self._listener.close()
+        await self._connections.door.empty()
         timeout_s = self._connections.config.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         if not await self._drain.wait_quiet(timeout_s, is_connected=lambda: self._connections.open_connections > 0):
             self._drain.cancel_calls()
@@ -103,21 +112,16 @@ class FacadeServer:
         await self._runner.cleanup()
 
 
-async def serve(app: web.Application, *, sock: socket.socket | None = None) -> FacadeServer:
+async def serve(app: web.Application, *, sock: socket.socket | None = None, door: Door | None = None) -> FacadeServer:
     """Starts to listen on `sock`, or else on the host and port of the app's config; raises OSError when it cannot."""
     config = app[CONFIG]
-    runner, factory = await _connections_of(app)
-    loop = asyncio.get_running_loop()
+    runner, factory = await _connections_of(app, door)
     try:
-        if sock is not None:
-            listener = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
-        else:
-            listener = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
+        listener = await _listen(factory, config, sock)
     except OSError:
         await runner.cleanup()
         raise
-    port = int(listener.sockets[0].getsockname()[1])
-    return FacadeServer(runner, listener, factory, app[DRAIN], port=port)
+    return FacadeServer(runner, listener, factory, app[DRAIN], port=listener.port)
 
 
 async def serve_passed(app: web.Application, source: socket.socket) -> FacadeServer:
@@ -128,8 +132,31 @@ async def serve_passed(app: web.Application, source: socket.socket) -> FacadeSer
     return FacadeServer(runner, listener, factory, app[DRAIN], port=app[CONFIG].port)
 
 
-async def _connections_of(app: web.Application) -> tuple[web.AppRunner, ConnectionFactory]:
+async def _connections_of(app: web.Application, door: Door | None = None) -> tuple[web.AppRunner, ConnectionFactory]:
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_WORDS_S)
     await runner.setup()
     assert runner.server is not None
-    return runner, ConnectionFactory(runner.server, app[CONFIG])
+    door = door or Door(asyncio.get_running_loop())
+    return runner, ConnectionFactory(runner.server, app[CONFIG], door, app[REFUSALS])
+
+
+class _Listening:
+    """Several copies of one listening socket."""
+
+    def __init__(self, servers: list[asyncio.Server]) -> None:
+        self._servers = servers
+        self.port = int(servers[0].sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+async def _listen(factory: ConnectionFactory, config: FacadeConfig, sock: socket.socket | None) -> _Listening:
+    loop = asyncio.get_running_loop()
+    if sock is not None:
+        first = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+    else:
+        first = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
+    copies = [each.dup() for each in first.sockets for _ in range(_ACCEPTS - 1)]
+    return _Listening([first, *[await loop.create_server(factory, sock=copy, backlog=_BACKLOG) for copy in copies]])

@@ -8,26 +8,33 @@ import asyncio
 import logging
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from quillgate_facade.answers import error_answer, unexpected
 from quillgate_facade.config import FacadeConfig
+from quillgate_facade.door import Door
 from quillgate_facade.errors import SERVER_ERROR, ApiError
 from quillgate_facade.exchange import Exchange
+from quillgate_facade.shed import Refusals, is_probe, rest_of
 
 logger = logging.getLogger(__name__)
 
 #: A stalled client is looked at this many times before it is cut.
 _STALL_CHECKS = 6
 
+#: A connection that waits at the door is not read any further when it has sent this much.
+_MAX_HELD_BYTES = 65_536
+
 
 class ConnectionFactory:
     """Makes the protocol of each connection and counts those that are open; what `loop.create_server` calls."""
 
-    def __init__(self, server: web.Server, config: FacadeConfig) -> None:
+    def __init__(self, server: web.Server, config: FacadeConfig, door: Door, refusals: Refusals) -> None:
         self._server = server
         self.config = config
+        self.door = door
+        self.refusals = refusals
         self.open_connections = 0
 
     def __call__(self) -> "Connection":
@@ -50,12 +57,29 @@ class ConnectionFactory:
 class Connection(web.RequestHandler):
     """aiohttp's protocol with the facade's limits; everything else is inherited."""
 
-    __slots__ = ("_factory", "_head_timer", "_refused", "_stall_timer")
+    __slots__ = (
+        "_answered",
+        "_factory",
+        "_head_timer",
+        "_held",
+        "_in_head",
+        "_payload",
+        "_refused",
+        "_skip",
+        "_stall_timer",
+        "waiting_bytes",
+    )
 
     def __init__(self, manager: web.Server, factory: ConnectionFactory, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._factory = factory
         self._refused = False
+        self._in_head = False
+        self._answered = 0
+        self._payload: StreamReader | None = None
+        self._held = bytearray()
+        self._skip = 0
+        self.waiting_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -77,18 +101,94 @@ class Connection(web.RequestHandler):
         self._factory.open_connections -= 1
         self._stop_head_timer()
         self._stop_stall_timer()
+        self._take_held()
+        self._factory.refusals.unmark(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parses; a head that is begun has `head_timeout_s` to arrive as a whole."""
+        """Passes requests on to the parser; one that begins goes through the door, where it may wait or end."""
         if self._refused:
             return
+        if self._in_head or self._is_busy():
+            self._parse(data)
+        elif self.waiting_bytes:
+            self._hold(data)
+        elif self._skip:
+            self._drop(data)
+        elif self._factory.door.enter() or is_probe(data):
+            self._parse(data)
+        elif self._factory.door.is_shut():
+            self._turn_away(data)
+        else:
+            self._hold(data)
+            self._factory.door.line_up(self)
+
+    def let_in(self) -> None:
+        """Begins the request that waited at the door."""
+        data = self._take_held()
+        if len(data) >= _MAX_HELD_BYTES and self.transport is not None:
+            self.transport.resume_reading()
+        self._parse(data)
+
+    async def _handle_request(self, *of: Any) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(*of)
+        finally:
+            self._answered += 1
+
+    def _is_busy(self) -> bool:
+        """Tells whether a request is not answered yet, or answered without having been read to its end."""
+        return self._answered != self._request_count or not (self._payload is None or self._payload.is_eof())
+
+    def _parse(self, data: bytes) -> None:
+        """Parses; a head that is begun has `head_timeout_s` to arrive as a whole."""
         super().data_received(data)
+        if self._messages:
+            self._payload = self._messages[-1][1]
+        self._in_head = not self._is_busy()
         waiter = self._waiter  # set while the protocol waits for the head of a request
         if waiter is None or waiter.done():
             self._stop_head_timer()
         elif self._head_timer is None:
             self._start_head_timer()
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps what a connection sends that waits at the door."""
+        self._held += data
+        self._factory.door.waiting_bytes += len(data)
+        self.waiting_bytes += len(data)
+        self._be_busy()
+        if self.waiting_bytes >= _MAX_HELD_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _take_held(self) -> bytes:
+        data, self._held = bytes(self._held), bytearray()
+        self._factory.door.waiting_bytes -= self.waiting_bytes
+        self.waiting_bytes = 0
+        return data
+
+    def _turn_away(self, data: bytes) -> None:
+        """Answers 503 and keeps the connection; what is unusual is parsed first and refused by its handler."""
+        rest = rest_of(data)
+        if rest is None or self._paused or self.transport is None:
+            self._factory.refusals.mark(self)
+            self._parse(data)
+            return
+        self._skip = rest
+        self._be_busy()
+        self.transport.write(self._factory.refusals.next())
+
+    def _drop(self, data: bytes) -> None:
+        """Drops what is still to come of a request that was turned away."""
+        rest = data[self._skip :]
+        self._skip -= len(data) - len(rest)
+        if rest:
+            self.data_received(rest)
+
+    def _be_busy(self) -> None:
+        """Counts the connection as one that just had a request, for the timers of idle ones and slow heads."""
+        self._stop_head_timer()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
     def pause_writing(self) -> None:
         """Begins to watch a client that does not read."""
