@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChatDelta
-from quillgate_codec import chat_answer, chat_chunk
+from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChatDelta, ChunkChoice
+from quillgate_codec import Codec, chat_answer, chat_chunk
 from quillgate_core.chat_tally import ChatTally, estimate, grown
 from quillgate_core.counting import Usage, sane
 from quillgate_core.errors import ProviderUnavailable
@@ -22,6 +22,7 @@ _FIELD_BYTES = 2
 """What a message needs for a text besides its own bytes: estimates are the same for both tallies."""
 
 _dumps = msgspec.json.Encoder().encode
+_complete_choice = Codec(ChunkChoice, answers=True).complete
 
 
 class JsonChatTally:
@@ -77,7 +78,8 @@ class JsonChatTally:
         self.started = True
         for choice in choices:
             self._take_choice(choice)
-        chat_chunk.complete(chunk)
+            if choice["logprobs"] is not None:
+                _complete_choice(choice)
         return True
 
     def _identify(self, chunk: dict[str, Any]) -> None:
@@ -100,6 +102,8 @@ class JsonChatTally:
         if type(delta) is not dict:
             delta = choice["delta"] = {}
         self._output_bytes += _size(delta)
+        if "logprobs" not in choice:
+            choice["logprobs"] = None
         if index not in self._begun:
             self._begun.add(index)
             delta["role"] = _text(delta.get("role")) or "assistant"
@@ -244,10 +248,14 @@ def whole_numbers(usage: dict[str, Any]) -> dict[str, Any]:
 def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the choices of a chunk; none when they are no list of objects."""
     choices = chunk.get("choices")
-    if type(choices) is not list or any(type(choice) is not dict for choice in choices):
-        chunk["choices"] = []
-        return []
-    return choices
+    if type(choices) is list:
+        for choice in choices:
+            if type(choice) is not dict:
+                break
+        else:
+            return choices
+    chunk["choices"] = []
+    return []
 
 
 def _text(value: Any) -> str:

@@ -31,7 +31,7 @@ from quillgate_core.metering import Metering
 from quillgate_core.principal import Principal
 from quillgate_core.reservation import Note, Receipt, Release, Reservation, Reserve, Settle, UsageSource
 from quillgate_core.routing import Candidate
-from quillgate_core.running import Run, Running
+from quillgate_core.running import Running
 from quillgate_core.tally import Plan, Used
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,11 @@ class Metered:
                     self._failpoint(places.FIRST_OUTPUT)
                     yield Batch(pieces, first, upstream=upstream)
                     first = None
-                    while (received := await _next(batches, run)) is not _END:
+                    while True:
+                        with run:  # raises what cuts the request
+                            received = await anext(batches, _END)
+                        if received is _END:
+                            break
                         self._failpoint(places.MORE_OUTPUT)
                         if pieces := tally.take(received):
                             yield Batch(pieces, upstream=upstream)
@@ -348,12 +352,6 @@ def _limited_key_id(reservation: Reservation) -> str | None:
 def _whole(failover: Failover[Any]) -> str:
     """Returns how a whole answer is written down: as drained when nobody was there for its end."""
     return "drained" if failover.is_left else "complete"
-
-
-async def _next(batches: AsyncIterator[Any], run: Run) -> Any:
-    """Returns what the provider sends next, `_END` after the last; raises what cuts the request."""
-    with run:
-        return await anext(batches, _END)
 
 
 def _upstream_id(failover: Failover[Any], told_id: str) -> str:

@@ -4,7 +4,7 @@ A client that hangs up cancels the handler, which cancels the call, which reache
 answers look like is the endpoint's own matter: it passes a Wire.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -109,7 +109,7 @@ class Relay:
         guarded = CoreCall(call, self._drain, credential=credential, request_id=exchange.request_id)
         early = EarlyHead(request, lambda: self._open(exchange, None, wire), after_s=self._config.comment_interval_s)
         try:
-            passage = _Passage(guarded, aiter(call), exchange, wire)
+            passage = _Passage(guarded, call.read, exchange, wire)
             try:
                 first = await passage.first_message()
             except ApiError as error:
@@ -161,23 +161,20 @@ class _Passage(Generic[MessageT]):
     """Passes the messages of one call on to one client."""
 
     def __init__(
-        self, call: CoreCall, messages: AsyncIterator[MessageT], exchange: Exchange, wire: Wire[MessageT]
+        self, call: CoreCall, read: Callable[[], Awaitable[Any]], exchange: Exchange, wire: Wire[MessageT]
     ) -> None:
         self._call = call
-        self._messages = messages
+        self._read = read
         self._exchange = exchange
         self._wire = wire
 
-    async def next_message(self) -> MessageT | None:
-        """Returns the core's next message, None after the last; raises ApiError when the call fails."""
-        return await self._call.receive(anext(self._messages, None))
-
     async def first_message(self) -> MessageT:
-        """Returns the core's first message; raises ApiError when there is none."""
-        first = await self.next_message()
-        if first is None:
+        """Returns the core's first message; raises ApiError when there is none, or the call fails."""
+        first: Any = await self._call.receive(self._read())
+        if first is grpc.aio.EOF:
             raise internal(self._exchange.request_id)
-        return first
+        message: MessageT = first
+        return message
 
     async def run(self, request: web.Request, first: MessageT, stream: EventStream) -> web.StreamResponse:
         """Sends the head, the first message and the rest; ends as a complete stream or as a failed one, never both."""
@@ -197,14 +194,15 @@ class _Passage(Generic[MessageT]):
 
     async def _pass_on(self, first: MessageT, stream: EventStream) -> None:
         """Raises ApiError when the call fails, or ends without the receipt that only complete answers have."""
-        message: MessageT | None = first
+        message: Any = first
         settled = False
-        while message is not None:
+        receive, read, make_frames = self._call.receive, self._read, self._wire.frames
+        while message is not grpc.aio.EOF:
             settled = message.HasField("receipt")
-            frames = self._wire.frames(message)
+            frames = make_frames(message)
             if frames:
                 await stream.write(frames)
-            message = await self.next_message()
+            message = await receive(read())
         if not settled:
             raise internal(self._exchange.request_id)
 

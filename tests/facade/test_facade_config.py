@@ -49,5 +49,5 @@ def test_all_problems_at_once() -> None:
 def test_every_setting_is_described() -> None:
     """Each field has a variable, a default and a sentence."""
     settings = list(FacadeConfig.describe())
-    assert len(settings) == len({setting.variable for setting in settings}) == 18
+    assert len(settings) == len({setting.variable for setting in settings}) == 19
     assert all(setting.purpose.endswith(".") for setting in settings)

@@ -28,11 +28,13 @@ _FAILURES: Final = frozenset({"error", "insufficient_system_resource"})
 
 def clean_value(value: dict[str, Any], errors: ProviderErrors) -> dict[str, Any]:
     """Returns the answer or chunk, cleaned; raises the failure that it tells of."""
-    _clean_usage(value)
+    if value.get("usage") is not None or "x_groq" in value:
+        _clean_usage(value)
     choices = value.get("choices")
-    for choice in choices if type(choices) is list else ():
-        if type(choice) is dict:
-            _clean_choice(choice, errors)
+    if type(choices) is list:
+        for choice in choices:
+            if type(choice) is dict:
+                _clean_choice(choice, errors)
     groq = value.get("x_groq")
     if type(groq) is dict and groq.get("error"):
         raise errors.unavailable("stopped in the middle of its answer")

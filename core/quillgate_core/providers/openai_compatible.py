@@ -246,7 +246,7 @@ class OpenAICompatible:
         value = load_json(data)
         if type(value) is not dict:
             raise JsonError("it must be a JSON object", code="invalid_type")
-        if "error" in value or "object" in value:
+        if "error" in value or value.get("object") == "error":
             failure = self._errors.for_value(value)
             if failure is not None:
                 raise failure

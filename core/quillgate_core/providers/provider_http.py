@@ -66,25 +66,21 @@ class ProviderResponse:
             # Most whole answers have arrived at once and need no timer.
             data = content.read_nowait() if self._watch is None else b""
             if not data and (self._watch is not None or not content.at_eof()):
-                data = await self._wait(content)
+                # A timer watches, which is set anew only when it fires, so that a read costs none.
+                self._waits_since = self._loop.time()
+                if self._watch is None:
+                    self._look(content)
+                data = await content.readany()
         except TimeoutError as error:
             raise self._errors.timeout("stopped in the middle of its answer") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._errors.unavailable("cut its answer short") from error
+        finally:
+            self._waits_since = None
         self._read_bytes += len(data)
         if self._read_bytes > self._limits.response_bytes:
             raise self._errors.unavailable("sent more than this gateway reads")
         return data
-
-    async def _wait(self, content: aiohttp.StreamReader) -> bytes:
-        """Waits for more, watched by a timer that is set anew only when it fires, so that a read costs none."""
-        self._waits_since = self._loop.time()
-        if self._watch is None:
-            self._look(content)
-        try:
-            return await content.readany()
-        finally:
-            self._waits_since = None
 
     def _look(self, content: aiohttp.StreamReader) -> None:
         """Ends a wait that has taken too long, and looks again when the present or the next one can have."""

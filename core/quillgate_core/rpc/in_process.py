@@ -198,23 +198,29 @@ class _Call:
         cancelling, self._waiting = task.cancelling(), task
         try:
             return await step
-        except asyncio.CancelledError:
-            self._finish()
-            if self._resume(task) <= cancelling and self._expired:
-                raise self._context.error() from None
-            raise
-        except grpc.aio.AbortError:
-            self._finish()
-            raise self._context.error() from None
-        except Exception as error:
-            # Only methods without the gate get here: it has a status for everything else.
-            self._finish()
-            self._context.code = grpc.StatusCode.UNKNOWN
-            self._context.details = f"Unexpected {type(error)}"
-            raise self._context.error() from error
+        except BaseException as error:
+            self._raise(error, task, cancelling)
         finally:
             self._waiting = None
             self._resume(task)
+
+    def _raise(self, error: BaseException, task: asyncio.Task[Any], cancelling: int) -> NoReturn:
+        """Raises what the caller sees of an error that ended a step."""
+        if isinstance(error, GeneratorExit):
+            raise error
+        self._finish()
+        if isinstance(error, asyncio.CancelledError):
+            if self._resume(task) <= cancelling and self._expired:
+                raise self._context.error() from None
+            raise error
+        if isinstance(error, grpc.aio.AbortError):
+            raise self._context.error() from None
+        if not isinstance(error, Exception):
+            raise error
+        # Only methods without the gate get here: it has a status for everything else.
+        self._context.code = grpc.StatusCode.UNKNOWN
+        self._context.details = f"Unexpected {type(error)}"
+        raise self._context.error() from error
 
     def _resume(self, task: asyncio.Task[Any]) -> int:
         """Takes back our own cancellation of the task that waits, and returns how many of others are left."""
@@ -347,7 +353,18 @@ class _StreamCall(_Call):
         self._check()
         if self._done:
             return EOF
-        response = await self._wait(anext(self._responses, EOF))
+        # As `_wait` does, without a coroutine of its own: this is done for each piece of a stream.
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling, self._waiting = task.cancelling(), task
+        try:
+            response = await anext(self._responses, EOF)
+        except BaseException as error:
+            self._raise(error, task, cancelling)
+        finally:
+            self._waiting = None
+            if self._interrupted:
+                self._resume(task)
         if response is EOF:
             self._finish()
         return response
