@@ -9,15 +9,20 @@ from typing import Any, Final
 
 import msgspec
 
-from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChatDelta, ChunkChoice
+from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice
 from quillgate_codec import Codec, chat_answer, chat_chunk
 from quillgate_core.chat_tally import ChatTally, estimate, grown
 from quillgate_core.counting import Usage, sane
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
 
-_SAID = frozenset(field.name for field in ChatDelta.DESCRIPTOR.fields) - {"role", "extra_json"}
-_EMPTY: Final[tuple[Any, ...]] = (None, "", [])
+_SAID: Final[dict[str, type]] = {
+    **dict.fromkeys(("content", "refusal", "reasoning_content", "reasoning"), str),
+    **dict.fromkeys(("tool_calls", "annotations", "reasoning_details"), list),
+    **dict.fromkeys(("function_call", "audio"), dict),
+}
+"""What a piece can say beside its role, and of which kind it must be to say anything."""
+
 _FIELD_BYTES = 2
 """What a message needs for a text besides its own bytes: estimates are the same for both tallies."""
 
@@ -92,7 +97,9 @@ class JsonChatTally:
         if _whole(choice.get("index")) not in self._finished or type(choice.get("logprobs")) is dict:
             return False
         delta = choice.get("delta")
-        return type(delta) is not dict or all(item in _EMPTY or name not in _SAID for name, item in delta.items())
+        return type(delta) is not dict or not any(
+            item and type(item) is _SAID.get(name) for name, item in delta.items()
+        )
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
