@@ -6,7 +6,7 @@ same, which makes an unknown commit harmless. This module must not retry after e
 about threads or futures: that is the writer's.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from typing import Any, Final, LiteralString
 
@@ -21,6 +21,7 @@ from quillgate_core.storage.engine import connect_arguments
 from quillgate_core.storage.key_account import KeyState
 from quillgate_core.storage.ledger_batch import LedgerBatch, LockMissing
 from quillgate_core.storage.ledger_days import ensure_ledger_day, kept_days
+from quillgate_core.storage.ledger_pipeline import LedgerPipeline, dates, day_text, texts
 from quillgate_core.storage.ledger_rows import Claim, DailyRow, LedgerRow
 from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK, LedgerStatements, Reads
 from quillgate_core.storage.workspace_account import WorkspaceState
@@ -43,6 +44,9 @@ class LedgerContended(Exception):
     """The rows moved under a batch too often; nothing was written and the batch can be applied again."""
 
 
+_encode: Final = msgspec.json.Encoder().encode
+
+
 class DayMoved(Exception):
     """UTC midnight passed between choosing the day and holding its locks."""
 
@@ -50,11 +54,12 @@ class DayMoved(Exception):
 def connect_ledger(database_url: str) -> psycopg.Connection:
     """Open the dedicated connection of a writer; a dead peer is noticed within about ten seconds.
 
-    Autocommit, because the ledger's transactions are pipelines, which begin and commit by themselves.
+    Autocommit, because the ledger's transactions are pipelines, which begin and commit by themselves. psycopg prepares
+    nothing on it: it would deallocate what the pipelines have prepared together with its own.
     """
     settings: dict[str, Any] = {**connect_arguments(database_url), **KEEPALIVE}
     url = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
-    connection = psycopg.connect(url, autocommit=True, **settings)
+    connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **settings)
     try:
         connection.execute(sql.SESSION)
     except BaseException:
@@ -74,6 +79,7 @@ class Ledger:
         self._failpoint = failpoint
         self._today_query = sql.TODAY.replace(DEFAULT_CLOCK, clock).encode()
         self._statements: LedgerStatements | None = None
+        self._pipeline: LedgerPipeline | None = None
         self._known_days: set[DayKey] = set()
         self._batches = 0
 
@@ -83,10 +89,13 @@ class Ledger:
         Raises psycopg.Error as it comes and LedgerContended. After any error the connection must be closed: it may
         hold an open transaction.
         """
+        pipeline = self._pipeline
+        if pipeline is None or pipeline.connection is not connection:
+            pipeline = self._pipeline = LedgerPipeline(connection)
         trusts_days = True
         for _ in range(MAX_ATTEMPTS):
             try:
-                return self._attempt(connection, steps, trusts_days=trusts_days)
+                return self._attempt(pipeline, steps, trusts_days=trusts_days)
             except DayMoved:
                 self._statements = None
             except LockMissing:
@@ -97,27 +106,27 @@ class Ledger:
                 raise
         raise LedgerContended
 
-    def _attempt(self, connection: psycopg.Connection, steps: Sequence[Step], *, trusts_days: bool) -> list[Outcome]:
-        statements = self._statements or self._enter_day(connection)
+    def _attempt(self, pipeline: LedgerPipeline, steps: Sequence[Step], *, trusts_days: bool) -> list[Outcome]:
+        statements = self._statements or self._enter_day(pipeline.connection)
         today, reads = statements.today, statements.reads(steps, trusts_days=trusts_days)
         starting = {step.workspace_id for step in steps if isinstance(step, Reserve | Record)}
-        lock_keys = _ending_days(connection, reads, steps, trusts_days=trusts_days)
+        lock_keys = _ending_days(pipeline, reads, steps, trusts_days=trusts_days)
         lock_keys.update((workspace_id, today) for workspace_id in starting)
         missing = sorted(workspace_id for workspace_id in starting if (workspace_id, today) not in self._known_days)
         # Once the day before was locked after midnight, nobody can add to it: what is read of it stays true.
         lock_keys.update((workspace_id, statements.yesterday) for workspace_id in missing)
         # All statements of a pipeline are one transaction, which its end commits. Nothing but empty daily rows is
         # written before the last statement, so leaving early needs no rollback.
-        with connection.pipeline():
-            self._replan(connection)
+        with pipeline:
+            self._replan(pipeline)
             if missing:
-                connection.execute(sql.ENSURE_DAILY_ROWS, (today, missing), prepare=True)
-            batch = _lock_and_read(connection, statements, reads, steps, sorted(lock_keys))
+                pipeline.execute(sql.ENSURE_DAILY_ROWS, day_text(today), texts(missing))
+            batch = _lock_and_read(pipeline, statements, reads, steps, sorted(lock_keys))
             self._failpoint(places.LOCKED)
-            if starting and batch.day != today:
-                raise DayMoved
+            if batch.day != today:
+                raise DayMoved  # also for ends alone: another core may have begun them on the new day
             outcomes = [batch.decide(step) for step in steps]
-            _write(connection, statements, batch)
+            _write(pipeline, statements, batch)
             self._failpoint(places.WRITTEN)
         self._failpoint(places.COMMITTED)
         self._remember(lock_keys & batch.locked_days)
@@ -132,7 +141,7 @@ class Ledger:
         self._statements = LedgerStatements(today, kept_days(connection), self._clock)
         return self._statements
 
-    def _replan(self, connection: psycopg.Connection) -> None:
+    def _replan(self, pipeline: LedgerPipeline) -> None:
         """Make the server plan anew at 1, 2, 4 … batches and then every 1,024.
 
         Planned on an empty ledger, the look-up of a row may take the index of workspace and day, which later means
@@ -140,7 +149,7 @@ class Ledger:
         """
         self._batches += 1
         if self._batches & (self._batches - 1) == 0 or self._batches % REPLAN_BATCHES == 0:
-            connection.execute(b"DISCARD PLANS")
+            pipeline.execute(b"DISCARD PLANS")
 
     def _remember(self, days: set[DayKey]) -> None:
         """Note daily rows that are known to be committed, so that the next batch does not try to make them."""
@@ -149,9 +158,7 @@ class Ledger:
         self._known_days |= days
 
 
-def _ending_days(
-    connection: psycopg.Connection, reads: Reads, steps: Sequence[Step], *, trusts_days: bool
-) -> set[DayKey]:
+def _ending_days(pipeline: LedgerPipeline, reads: Reads, steps: Sequence[Step], *, trusts_days: bool) -> set[DayKey]:
     """Find which days to lock for settles and releases: the caller's, or looked up, as a row's day never changes."""
     days: set[DayKey] = set()
     unknown: list[tuple[str, str]] = []
@@ -162,64 +169,55 @@ def _ending_days(
             else:
                 unknown.append((step.workspace_id, step.request_id))
     if unknown:
-        days.update(_query(connection, reads.days, _columns(unknown)).fetchall())
+        with pipeline:
+            pipeline.query(reads.days, *map(texts, _columns(unknown)))
+            days.update(pipeline.rows())
     return days
 
 
 def _lock_and_read(
-    connection: psycopg.Connection,
+    pipeline: LedgerPipeline,
     statements: LedgerStatements,
     reads: Reads,
     steps: Sequence[Step],
     lock_keys: Sequence[DayKey],
 ) -> LedgerBatch:
     """Send the locks and the reads at once; the server runs them in this order, and so the locks come first."""
-    days = _query(connection, sql.LOCK_DAILY_ROWS, _columns(lock_keys))
-    workspace_ids = list({step.workspace_id for step in steps})
-    parameters = (workspace_ids, statements.month, statements.today)
-    workspaces = _query(connection, statements.read_workspaces, parameters)
-    key_ids = {step.key_id for step in steps if isinstance(step, Reserve | Settle | Release)} - {None}
-    keys = _query(connection, statements.read_keys, _key_parameters(statements, key_ids)) if key_ids else None
+    workspace_ids, days = _columns(lock_keys)
+    pipeline.query(sql.LOCK_DAILY_ROWS, texts(workspace_ids), dates(days))
+    today, month = day_text(statements.today), day_text(statements.month)
+    pipeline.query(statements.read_workspaces, texts({step.workspace_id for step in steps}), month, today)
+    asking = [step for step in steps if isinstance(step, Reserve | Settle | Release)]
+    key_ids = {step.key_id for step in asking if step.key_id is not None}
+    if key_ids:
+        pipeline.query(statements.read_keys, texts(key_ids), today, day_text(statements.yesterday), month)
     ids = {(step.workspace_id, step.request_id) for step in steps}
-    rows = _query(connection, reads.rows, ["\n".join(column) for column in _columns(ids)])
+    pipeline.query(reads.rows, *map(_lines, _columns(ids)))
     claimed = {
         (step.workspace_id, step.idempotency.key)
         for step in steps
         if isinstance(step, Reserve) and step.idempotency is not None
     }
-    claims = _query(connection, statements.remembered.claims, _columns(claimed)) if claimed else None
-    clock = workspaces.fetchall()
+    if claimed:
+        pipeline.query(statements.remembered.claims, *map(texts, _columns(claimed)))
+    locked, clock = pipeline.rows(), pipeline.rows()
     return LedgerBatch(
         now=clock[0][0],
         day=clock[0][1],
         workspaces={row[2]: WorkspaceState(*row[3:]) for row in clock if row[2] is not None},
-        key_states={row[0]: KeyState(*row[1:]) for row in keys.fetchall()} if keys else {},
-        daily_rows=[DailyRow(*row) for row in days.fetchall()],
-        rows=[_stored_row(row) for row in rows.fetchall()],
-        claims=[Claim(*row) for row in claims.fetchall()] if claims else (),
+        key_states={row[0]: KeyState(*row[1:]) for row in pipeline.rows()} if key_ids else {},
+        daily_rows=[DailyRow(*row) for row in locked],
+        rows=[_stored_row(row) for row in pipeline.rows()],
+        claims=[Claim(*row) for row in pipeline.rows()] if claimed else (),
     )
 
 
-def _key_parameters(statements: LedgerStatements, key_ids: Iterable[str | None]) -> dict[str, Any]:
-    return {
-        "key_ids": list(key_ids),
-        "today": statements.today,
-        "yesterday": statements.yesterday,
-        "month": statements.month,
-    }
-
-
-def _write(connection: psycopg.Connection, statements: LedgerStatements, batch: LedgerBatch) -> None:
+def _write(pipeline: LedgerPipeline, statements: LedgerStatements, batch: LedgerBatch) -> None:
     if batch.inserts or batch.changed or batch.changed_days:
-        parameters = (
-            batch.now,
-            _json(batch.inserts),
-            _json(batch.changed),
-            _json(batch.changed_key_days),
-            _json(batch.changed_days),
-        )
+        rows = (batch.inserts, batch.changed, batch.changed_key_days, batch.changed_days)
         statement = statements.write(list({row.day for row in batch.changed}))
-        connection.execute(statement, parameters, prepare=True)
+        # Rows are encoded as one parameter: a fifth of the Python time of a parameter for each value.
+        pipeline.execute(statement, batch.now.isoformat().encode(), *map(_encode, rows))
 
 
 def _stored_row(columns: tuple[Any, ...]) -> LedgerRow:
@@ -228,16 +226,9 @@ def _stored_row(columns: tuple[Any, ...]) -> LedgerRow:
     return row
 
 
-def _query(
-    connection: psycopg.Connection, statement: bytes, parameters: Sequence[Any] | Mapping[str, Any]
-) -> psycopg.Cursor:
-    return connection.cursor(binary=True).execute(statement, parameters, prepare=True)
-
-
 def _columns(pairs: Collection[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _json(rows: Sequence[msgspec.Struct]) -> str:
-    """Encode rows as one parameter: a fifth of the Python time of a parameter for each value."""
-    return msgspec.json.encode(rows).decode()
+def _lines(items: Iterable[str]) -> bytes:
+    return "\n".join(items).encode()

@@ -23,13 +23,13 @@ TODAY: Final = "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date"
 
 ENSURE_DAILY_ROWS: Final = b"""
 INSERT INTO daily_message_count (workspace_id, day)
-SELECT w.workspace_id, %s FROM workspaces w WHERE w.workspace_id = ANY(%s) ORDER BY w.workspace_id
+SELECT w.workspace_id, $1::date FROM workspaces w WHERE w.workspace_id = ANY($2::text[]) ORDER BY w.workspace_id
 ON CONFLICT DO NOTHING
 """
 
 LOCK_DAILY_ROWS: Final = b"""
 SELECT d.workspace_id, d.day, d.message_count + d.held_messages, d.message_count
-FROM unnest(%s::text[], %s::date[]) AS k(workspace_id, day), LATERAL (
+FROM unnest($1::text[], $2::date[]) AS k(workspace_id, day), LATERAL (
     SELECT * FROM daily_message_count d WHERE d.workspace_id = k.workspace_id AND d.day = k.day FOR UPDATE
 ) d
 """
@@ -39,11 +39,11 @@ READ_WORKSPACES: Final = """
 SELECT c.now, (c.now AT TIME ZONE 'UTC')::date, w.workspace_id, w.daily_message_allowance, w.credential_revision,
        w.monthly_message_allowance, w.at_allowance = 'allow', w.disable_time IS NOT NULL, m.used, m.counted
 FROM (SELECT clock_timestamp() AS now OFFSET 0) c
-LEFT JOIN workspaces w ON w.workspace_id = ANY(%s)
+LEFT JOIN workspaces w ON w.workspace_id = ANY($1::text[])
 LEFT JOIN LATERAL (
     SELECT coalesce(sum(d.message_count + d.held_messages), 0)::bigint, coalesce(sum(d.message_count), 0)::bigint
     FROM daily_message_count d
-    WHERE w.monthly_message_allowance IS NOT NULL AND d.workspace_id = w.workspace_id AND d.day >= %s AND d.day < %s
+    WHERE w.monthly_message_allowance IS NOT NULL AND d.workspace_id = w.workspace_id AND d.day >= $2 AND d.day < $3
 ) m(used, counted) ON true
 """
 """Reads the clock, and workspaces with what the days of the month before today have used, where that is limited."""
@@ -54,25 +54,25 @@ SELECT k.key_id, k.workspace_id, k.revision,
        k.daily_messages, k.monthly_messages, k.requests_per_minute, k.tokens_per_minute, k.concurrent_requests,
        u.today, u.month, u.open, CASE WHEN k.requests_per_minute IS NOT NULL OR k.tokens_per_minute IS NOT NULL THEN (
            SELECT d.request_window FROM key_daily_message_count d
-           WHERE d.key_id = k.key_id AND d.day BETWEEN %(yesterday)s AND %(today)s AND d.request_window IS NOT NULL
+           WHERE d.key_id = k.key_id AND d.day BETWEEN $3::date AND $2::date AND d.request_window IS NOT NULL
            ORDER BY d.day DESC LIMIT 1
        ) END
 FROM keys k LEFT JOIN LATERAL (
-    SELECT coalesce(sum(d.message_count + d.held_messages) FILTER (WHERE d.day = %(today)s), 0)::bigint,
-           coalesce(sum(d.message_count + d.held_messages) FILTER (WHERE d.day >= %(month)s), 0)::bigint,
+    SELECT coalesce(sum(d.message_count + d.held_messages) FILTER (WHERE d.day = $2::date), 0)::bigint,
+           coalesce(sum(d.message_count + d.held_messages) FILTER (WHERE d.day >= $4::date), 0)::bigint,
            coalesce(sum(d.open_requests), 0)::bigint
     FROM key_daily_message_count d
     WHERE num_nonnulls(k.daily_messages, k.monthly_messages, k.concurrent_requests) > 0
-      AND d.key_id = k.key_id AND d.day BETWEEN least(%(month)s, %(yesterday)s) AND %(today)s
+      AND d.key_id = k.key_id AND d.day BETWEEN least($4::date, $3::date) AND $2::date
 ) u(today, month, open) ON true
-WHERE k.key_id = ANY(%(key_ids)s)
+WHERE k.key_id = ANY($1::text[])
 """
 
 READ_ROWS: Final = """
 SELECT l.workspace_id, l.request_id, l.day, l.state, l.owner, l.nonce, l.held_messages, l.counted_messages,
        l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source, l.byok, l.cost_picodollars, l.key_id,
        l.held_tokens, l.overage_messages, floor(extract(epoch FROM l.reserve_time))::bigint
-FROM unnest(string_to_array(%s, chr(10)), string_to_array(%s, chr(10))) AS k(workspace_id, request_id), LATERAL (
+FROM unnest(string_to_array($1, chr(10)), string_to_array($2, chr(10))) AS k(workspace_id, request_id), LATERAL (
     SELECT * FROM {rows} l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
 ) l
 """
@@ -80,7 +80,7 @@ FROM unnest(string_to_array(%s, chr(10)), string_to_array(%s, chr(10))) AS k(wor
 
 READ_CLAIMS: Final = """
 SELECT l.workspace_id, l.idempotency_key, l.request_id, l.state, l.request_hash
-FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, idempotency_key), LATERAL (
+FROM unnest($1::text[], $2::text[]) AS k(workspace_id, idempotency_key), LATERAL (
     SELECT * FROM {rows} l
     WHERE l.workspace_id = k.workspace_id AND l.idempotency_key = k.idempotency_key AND l.state <> 'released' OFFSET 0
 ) l
@@ -89,13 +89,13 @@ FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, idempotency_key), LATERAL
 
 FIND_DAYS: Final = """
 SELECT l.workspace_id, l.day
-FROM unnest(%s::text[], %s::text[]) AS k(workspace_id, request_id), LATERAL (
+FROM unnest($1::text[], $2::text[]) AS k(workspace_id, request_id), LATERAL (
     SELECT * FROM {rows} l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
 ) l
 """
 
 WRITE: Final = """
-WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
+WITH p AS (SELECT $1::timestamptz AS now), inserted AS (
     INSERT INTO {today} (
         workspace_id, request_id, day, state, owner, nonce, held_messages, counted_messages, prompt_tokens,
         cached_tokens, completion_tokens, usage_source, byok, cost_picodollars, key_id, endpoint, model, upstream,
@@ -103,7 +103,7 @@ WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
         overage_messages, reserve_time, settle_time
     )
     SELECT r.*, p.now, CASE WHEN r.state <> 'open' THEN p.now END
-    FROM p, json_to_recordset(%s::text::json) AS r(
+    FROM p, json_to_recordset($2::text::json) AS r(
         workspace_id text, request_id text, day date, state text, owner text, nonce bigint, held_messages bigint,
         counted_messages bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint,
         usage_source text, byok boolean, cost_picodollars bigint, key_id text, endpoint text, model text,
@@ -120,7 +120,7 @@ WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
                                    ELSE r.upstream_request_id END,
         usage_clamped = r.usage_clamped, outcome = r.outcome, overage_messages = r.overage_messages,
         settle_time = CASE WHEN r.state <> 'open' THEN p.now END
-    FROM p, json_to_recordset(%s::text::json) AS r(
+    FROM p, json_to_recordset($3::text::json) AS r(
         workspace_id text, request_id text, day date, state text, counted_messages bigint, prompt_tokens bigint,
         cached_tokens bigint, completion_tokens bigint, usage_source text, byok boolean, cost_picodollars bigint,
         upstream text, upstream_request_id text, usage_clamped boolean, outcome text, overage_messages bigint
@@ -134,7 +134,7 @@ WITH p AS (SELECT %s::timestamptz AS now), inserted AS (
         key_id, day, workspace_id, message_count, held_messages, input_tokens, cached_tokens, output_tokens,
         request_count, byok_message_count, open_requests, request_window
     )
-    SELECT * FROM json_to_recordset(%s::text::json) AS r(
+    SELECT * FROM json_to_recordset($4::text::json) AS r(
         key_id text, day date, workspace_id text, message_count bigint, held_messages bigint, input_tokens bigint,
         cached_tokens bigint, output_tokens bigint, request_count bigint, byok_message_count bigint,
         open_requests bigint, request_window bigint[]
@@ -163,7 +163,7 @@ SET message_count = d.message_count + r.message_count, held_messages = d.held_me
     unpriced_request_count = d.unpriced_request_count + r.unpriced_request_count,
     overage_message_count = d.overage_message_count + r.overage_message_count,
     overrun_message_count = d.overrun_message_count + r.overrun_message_count
-FROM json_to_recordset(%s::text::json) AS r(
+FROM json_to_recordset($5::text::json) AS r(
     workspace_id text, day date, message_count bigint, held_messages bigint, input_tokens bigint,
     cached_tokens bigint, output_tokens bigint, request_count bigint, byok_message_count bigint,
     byok_input_tokens bigint, byok_output_tokens bigint, byok_request_count bigint, cost_picodollars numeric,

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import psycopg
 import pytest
 from fakes.books import Books
-from fakes.midnight import Midnight
+from fakes.midnight import TEST_CLOCK, Midnight
 from sqlalchemy import Engine
 
 from quillgate_core.counting import MAX_TOKENS, Usage
@@ -432,6 +432,19 @@ def test_a_settle_lands_on_the_day_of_the_reservation(midnight: Midnight, books:
     assert receipt.day == date(2030, 5, 1)
     assert books.day(date(2030, 5, 1)).message_count == 1
     assert books.day(date(2030, 5, 2)).held_messages == 2
+
+
+def test_an_end_is_found_that_another_core_began_after_midnight(
+    midnight: Midnight, connection: psycopg.Connection
+) -> None:
+    """A core that has only seen the day before settles what began elsewhere today, though nobody says on which day."""
+    elsewhere = Ledger(clock=TEST_CLOCK)
+    midnight.apply(reserve("1"))
+    midnight.put("2030-05-02 00:00:01Z")
+    elsewhere.apply(connection, [reserve("2")])
+    (receipt,) = midnight.apply(settle("2"))
+    assert isinstance(receipt, Receipt)
+    assert receipt.day == date(2030, 5, 2)
 
 
 def test_a_repeat_after_midnight_answers_the_first_day(midnight: Midnight, books: Books) -> None:
