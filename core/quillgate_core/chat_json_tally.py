@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice
-from quillgate_codec import Codec, chat_answer, chat_chunk
+from quillgate_codec import Codec, chat_answer, chat_chunk, load_json
 from quillgate_core.chat_tally import ChatTally, estimate, grown
 from quillgate_core.counting import Usage, sane
 from quillgate_core.errors import ProviderUnavailable
@@ -54,12 +54,40 @@ class JsonChatTally:
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._output_bytes = 0
+        self._last: dict[str, Any] = {}
+        self._last_bytes = 0
+        self._frame: tuple[bytes, bytes, int] | None = None
         self.started = False
         self.upstream_id = ""
 
-    def take(self, chunks: Iterable[dict[str, Any]]) -> list[bytes]:
-        """Returns the chunks to pass on, written; may be none."""
-        return [_dumps(chunk) for chunk in chunks if self._take(chunk)]
+    def take(self, chunks: Iterable[dict[str, Any] | bytes]) -> list[bytes]:
+        """Returns the chunks to pass on, written; may be none. Bytes are what JsonChatProvider says of them."""
+        written = []
+        for chunk in chunks:
+            if isinstance(chunk, bytes):
+                written.append(self._repeat(chunk))
+            elif self._take(chunk):
+                self._last, self._frame = chunk, None
+                written.append(_dumps(chunk))
+        return written
+
+    def _repeat(self, words: bytes) -> bytes:
+        """Returns the last chunk once more, with other words."""
+        before, after, frame_bytes = self._frame or self._learn()
+        said_bytes = len(words) if b"\\" not in words else len(load_json(b'"%b"' % words).encode())
+        self._output_bytes += frame_bytes + said_bytes
+        return before + words + after
+
+    def _learn(self) -> tuple[bytes, bytes, int]:
+        """Returns what is before and after the words in the last chunk, and what its delta says besides."""
+        (choice,) = self._last["choices"]
+        delta = choice["delta"]
+        frame_bytes = self._last_bytes - len(delta["content"].encode("utf-8", "replace"))
+        delta.pop("role", None)
+        delta["content"] = ""
+        before, mark, after = _dumps(self._last).partition(b'"content":"')
+        self._frame = before + mark, after, frame_bytes
+        return self._frame
 
     def _take(self, chunk: dict[str, Any]) -> bool:
         choices = _choices(chunk)
@@ -108,7 +136,8 @@ class JsonChatTally:
         delta = choice.get("delta")
         if type(delta) is not dict:
             delta = choice["delta"] = {}
-        self._output_bytes += _size(delta)
+        self._last_bytes = _size(delta)
+        self._output_bytes += self._last_bytes
         if "logprobs" not in choice:
             choice["logprobs"] = None
         if index not in self._begun:

@@ -103,8 +103,13 @@ class JsonChatProvider(Protocol):
     async def create_chat_value(self, prepared: PreparedChat) -> dict[str, Any]:
         """Answers as create_chat does, with the decoded JSON; it is the caller's to change."""
 
-    def stream_chat_values(self, prepared: PreparedChat) -> AsyncIterator[list[dict[str, Any]]]:
-        """Answers as stream_chat does, with decoded chunks; they are the caller's to change."""
+    def stream_chat_values(self, prepared: PreparedChat) -> AsyncIterator[list[dict[str, Any] | bytes]]:
+        """Answers as stream_chat does, with decoded chunks; they are the caller's to change.
+
+        Bytes are the chunk before them once more, with them as the `content` of its one choice: JSON text that is not
+        empty, without its quotes and with no escapes but the short ones. That chunk says words, perhaps a role, and
+        nothing else.
+        """
 
 
 class PreparedText(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from quillgate_core.providers.provider_calls import ProviderCalls
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_http import ProviderHttp
 from quillgate_core.providers.provider_limits import ProviderLimits
+from quillgate_core.providers.same_frame import SameFrame
 from quillgate_core.secret import Secret
 from quillgate_core.upstream import PreparedChat, PreparedResponse, PreparedText, Traits
 
@@ -52,8 +53,6 @@ class _ModelOnly(msgspec.Struct):
 _decode_model = msgspec.json.Decoder(_ModelOnly).decode
 
 PieceT = TypeVar("PieceT")
-_Read = Callable[[Any], PieceT]
-"""Makes a message of a decoded JSON object."""
 
 
 class OpenAICompatible:
@@ -121,23 +120,45 @@ class OpenAICompatible:
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        async with aclosing(self.stream_chat_values(prepared)) as batches:
+        read = self._chunk_reader()
+        async with aclosing(self._stream_chat(prepared, read)) as batches:
             async for values in batches:
                 yield [provider_chat_chunk.from_value(value) for value in values]
 
-    def stream_chat_values(self, prepared: PreparedChat) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Sends the request and yields the decoded chunks of each read together; raises as ChatProvider says."""
-        calls, errors = CallPieces(), self._errors
+    def stream_chat_values(self, prepared: PreparedChat) -> AsyncGenerator[list[dict[str, Any] | bytes], None]:
+        """Sends the request and yields the chunks of each read together; raises as JsonChatProvider says."""
+        frame, read_chunk = SameFrame(), self._chunk_reader()
 
-        def read(value: dict[str, Any]) -> dict[str, Any]:
-            clean_value(value, errors)
-            calls.number(value)
+        def read(data: bytes) -> dict[str, Any] | bytes:
+            words = frame.words(data)
+            if words is not None:
+                return words
+            value = read_chunk(data)
+            frame.learn(data, value)
             return value
 
-        def whole(value: dict[str, Any]) -> dict[str, Any]:
-            return _as_chunk(clean_value(value, errors))
+        return self._stream_chat(prepared, read)
 
-        return self._stream("/chat/completions", prepared.body, read=read, whole=whole)
+    def _chunk_reader(self) -> Callable[[bytes], dict[str, Any]]:
+        """Returns what decodes and cleans the chunks of one stream."""
+        number = CallPieces().number
+
+        def read(data: bytes) -> dict[str, Any]:
+            value = clean_value(self._object(data), self._errors)
+            number(value)
+            return value
+
+        return read
+
+    def _stream_chat(
+        self, prepared: PreparedChat, read: Callable[[bytes], PieceT | dict[str, Any]]
+    ) -> AsyncGenerator[list[PieceT | dict[str, Any]], None]:
+        return self._stream(
+            "/chat/completions",
+            prepared.body,
+            read=read,
+            whole=lambda value: _as_chunk(clean_value(value, self._errors)),
+        )
 
     def prepare_text(
         self, request: TextCompletionRequest, *, model: str, stream: bool, max_output_tokens: int | None
@@ -160,8 +181,8 @@ class OpenAICompatible:
 
     async def stream_text(self, prepared: PreparedText) -> AsyncGenerator[list[TextCompletion], None]:
         """Sends the request and yields the pieces of each read together; raises as TextProvider says."""
-        read = self._text_completion
-        pieces = self._stream("/completions", prepared.body, read=read, whole=read)
+        whole = self._text_completion
+        pieces = self._stream("/completions", prepared.body, read=lambda data: whole(self._object(data)), whole=whole)
         async with aclosing(pieces):
             async for together in pieces:
                 yield together
@@ -188,7 +209,7 @@ class OpenAICompatible:
         pieces = self._stream(
             "/responses",
             prepared.body,
-            read=lambda value: event_of(value, self._errors),
+            read=lambda data: event_of(self._object(data), self._errors),
             whole=lambda value: as_event(whole_response(value, self._errors)),
             list_member="output",
         )
@@ -208,14 +229,20 @@ class OpenAICompatible:
         return self._answer_value(await self._calls.post(self._url(path, body), body), list_member)
 
     def _stream(
-        self, path: str, body: bytes, *, read: _Read[PieceT], whole: _Read[PieceT], list_member: str = _CHOICES
+        self,
+        path: str,
+        body: bytes,
+        *,
+        read: Callable[[bytes], PieceT],
+        whole: Callable[[dict[str, Any]], PieceT],
+        list_member: str = _CHOICES,
     ) -> AsyncGenerator[list[PieceT], None]:
         """Yields the pieces of each read together; `whole` makes one of the answer of a server that cannot stream."""
 
         def decode(data: bytes, pieces: list[PieceT]) -> bool:
             if data.startswith(_DONE):
                 return True
-            pieces.append(read(self._object(data)))
+            pieces.append(read(data))
             return False
 
         return self._calls.stream(

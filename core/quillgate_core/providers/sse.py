@@ -10,6 +10,8 @@ from quillgate_codec import JsonError, load_json
 
 _BOM = b"\xef\xbb\xbf"
 _PREFIX = b"data: "
+_END = b"\n\n"
+_BETWEEN = _END + _PREFIX
 _FIELDS = frozenset({b"", b"event", b"id", b"retry"})  # an empty name is a comment
 _MAX_STRAY_BYTES = 16 * 1024
 
@@ -28,6 +30,7 @@ class SseParser:
     def __init__(self, max_line: int, max_event: int) -> None:
         self._max_line = max_line
         self._max_event = max_event
+        self._max_whole = min(max_line, max_event)
         self._line = bytearray()  # the line that has not ended yet
         self._event = bytearray()  # the data of the event that has not ended yet, each line with its line feed
         self._at_start = True  # a byte order mark may still come
@@ -41,7 +44,7 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Returns the data of the events that this read completes, in order; raises SseLimitError."""
-        if self._is_between_events() and data.startswith(_PREFIX) and data.endswith(b"\n\n") and b"\r" not in data:
+        if data.startswith(_PREFIX) and data.endswith(_END) and b"\r" not in data and self._is_between_events():
             return self._feed_whole_events(data)
         return self._feed_lines(data)
 
@@ -61,17 +64,9 @@ class SseParser:
     def _feed_whole_events(self, data: bytes) -> list[bytes]:
         """The usual read, whole events of one line each, split without looking at every line."""
         self._at_start = False
-        events: list[bytes] = []
-        for block in data[:-2].split(b"\n\n"):
-            if block.startswith(_PREFIX) and b"\n" not in block:
-                self._check_line(len(block), events)
-                self._check_event(len(block) - 5, events)
-                if len(block) > len(_PREFIX):
-                    events.append(block[len(_PREFIX) :])
-                continue
-            for line in block.split(b"\n"):
-                self._end_line(line, events)
-            self._end_line(b"", events)
+        events = data[len(_PREFIX) : -len(_END)].split(_BETWEEN)
+        if data.count(b"\n") != 2 * len(events) or b"" in events or len(data) > self._max_whole:
+            return self._feed_lines(data)
         return events
 
     def _feed_lines(self, data: bytes) -> list[bytes]:
