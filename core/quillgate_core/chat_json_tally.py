@@ -92,7 +92,7 @@ class JsonChatTally:
     def _take(self, chunk: dict[str, Any]) -> bool:
         choices = _choices(chunk)
         usage = chunk.pop("usage", None)
-        if type(usage) is dict and is_usage(usage):
+        if type(usage) is dict and charged_usage(usage) is not None:
             self._reported = usage
             self._reported_bytes = self._output_bytes + sum(_size(choice.get("delta")) for choice in choices)
         if self._finished:
@@ -231,9 +231,9 @@ def clean_answer_value(
         message["role"] = _text(message.get("role")) or "assistant"
     chat_answer.complete(answer)
     usage = answer.get("usage")
-    if type(usage) is dict and is_usage(usage):
+    if type(usage) is dict and (charged := charged_usage(usage)) is not None:
         whole_numbers(usage)
-        return usage_of(usage), "provider"
+        return charged, "provider"
     used = estimate(request.ByteSize(), sum(_size(choice["message"]) for choice in answer["choices"]))
     answer["usage"] = reported(used)
     return used, "estimate"
@@ -244,10 +244,10 @@ def write_answer(answer: dict[str, Any]) -> bytes:
     return _dumps(answer)
 
 
-def is_usage(usage: dict[str, Any]) -> bool:
-    """Tells a usage that can be charged from placeholders (all zero) and nonsense (negative, cached > prompt)."""
+def charged_usage(usage: dict[str, Any]) -> Usage | None:
+    """Returns the metered part; None for placeholders (all zero) and nonsense (negative, cached > prompt)."""
     used = usage_of(usage)
-    return used != Usage() and not sane(used)[1]
+    return used if used != Usage() and not sane(used)[1] else None
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:
@@ -300,9 +300,11 @@ def _text(value: Any) -> str:
 
 def _whole(value: Any) -> int:
     """Returns a whole number that fits the contract's, 0 for anything else."""
-    if type(value) is float and value.is_integer():
+    if type(value) is not int:
+        if type(value) is not float or not value.is_integer():
+            return 0
         value = int(value)
-    return value if type(value) is int and -(2**63) <= value < 2**63 else 0
+    return value if -(2**63) <= value < 2**63 else 0
 
 
 def _size(said: Any) -> int:

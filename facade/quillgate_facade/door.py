@@ -23,11 +23,11 @@ TURN_CPU_S = 0.005
 LEAST_TURN_S = 0.002
 """Turns that are shorter count as one, in seconds: a loop that waits for the database turns often."""
 
-MAX_WAIT_S = 0.25
+MAX_WAIT_S = 0.1
 """How long the first in line may have waited before nobody else joins a line that is not short, in seconds."""
 
-SHORT_LINE = 1024
-"""A line that anybody may join, however slow the machine is; core serves as many completions at once."""
+SHORT_LINE = 256
+"""A line that anybody may join, however slow the machine is. Longer ones cost more than they are good for."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """How much those in line may have sent."""
