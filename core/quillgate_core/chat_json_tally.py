@@ -11,9 +11,9 @@ import msgspec
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice
 from quillgate_codec import Codec, chat_answer, chat_chunk, load_json
-from quillgate_core.chat_tally import ChatTally, estimate, grown
+from quillgate_core.chat_progress import ChatProgress, estimate
+from quillgate_core.chat_tally import ChatTally
 from quillgate_core.counting import Usage, sane
-from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
 
 _SAID: Final[dict[str, type]] = {
@@ -30,35 +30,25 @@ _dumps = msgspec.json.Encoder().encode
 _complete_choice = Codec(ChunkChoice, answers=True).complete
 
 
-class JsonChatTally:
+def usage_of(usage: dict[str, Any]) -> Usage:
+    """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
+    details = usage.get("prompt_tokens_details")
+    if type(details) is not dict:
+        return Usage(_whole(usage.get("prompt_tokens")), 0, _whole(usage.get("completion_tokens")))
+    prompt, cached = _whole(usage.get("prompt_tokens")), _whole(details.get("cached_tokens"))
+    written = _whole(details.get("cache_write_tokens"))
+    # A provider that says nonsense of them has said nothing: only the cost depends on them.
+    cache_write_tokens = min(max(written, 0), max(0, prompt - cached))
+    return Usage(prompt, cached, _whole(usage.get("completion_tokens")), cache_write_tokens=cache_write_tokens)
+
+
+class JsonChatTally(ChatProgress[dict[str, Any]]):
     """The state of one stream; `take` each batch of decoded chunks in order, which it changes, then `finish`."""
 
-    def __init__(
-        self,
-        request: ChatCompletionRequest,
-        *,
-        fallback_id: str,
-        created: int,
-        provider: str,
-        model: str = "",
-    ) -> None:
-        self._model = model or request.model
-        self._include_usage = request.stream_options.include_usage
-        self._prompt_bytes = request.ByteSize()
-        self._provider = provider
-        self._id = ""
-        self._fallback_id = fallback_id
-        self._created = created
-        self._reported: dict[str, Any] | None = None
-        self._reported_bytes = 0
-        self._begun: set[int] = set()
-        self._finished: set[int] = set()
-        self._output_bytes = 0
-        self._last: dict[str, Any] = {}
-        self._last_bytes = 0
-        self._frame: tuple[bytes, bytes, int] | None = None
-        self.started = False
-        self.upstream_id = ""
+    _usage_of = usage_of
+    _last: dict[str, Any] | None = None
+    _last_bytes = 0
+    _frame: tuple[bytes, bytes, int] | None = None
 
     def take(self, chunks: Iterable[dict[str, Any] | bytes]) -> list[bytes]:
         """Returns the chunks to pass on, written; may be none. Bytes are what JsonChatProvider says of them."""
@@ -80,6 +70,7 @@ class JsonChatTally:
 
     def _learn(self) -> tuple[bytes, bytes, int]:
         """Returns what is before and after the words in the last chunk, and what its delta says besides."""
+        assert self._last is not None
         (choice,) = self._last["choices"]
         delta = choice["delta"]
         frame_bytes = self._last_bytes - len(delta["content"].encode("utf-8", "replace"))
@@ -150,19 +141,6 @@ class JsonChatTally:
         else:
             choice["finish_reason"] = None  # some providers send "" until the end, or the reason in every chunk
 
-    def finish(self) -> None:
-        """Raises ProviderUnavailable for a stream that ended before every choice had its finish_reason."""
-        if not self._begun or self._begun != self._finished:
-            raise ProviderUnavailable("The provider ended the answer before it was complete.", provider=self._provider)
-
-    def usage(self) -> tuple[Usage, UsageSource]:
-        """Returns what the request used so far: the provider's last word, or an estimate."""
-        if self._reported is None:
-            return estimate(self._prompt_bytes, self._output_bytes), "estimate"
-        if self._begun == self._finished:
-            return usage_of(self._reported), "provider"
-        return grown(usage_of(self._reported), self._output_bytes - self._reported_bytes)
-
     def last(self) -> list[bytes]:
         """Returns the chunk that carries the usage, when the client asked for it."""
         if not self._include_usage:
@@ -170,10 +148,6 @@ class JsonChatTally:
         usage = reported(self.usage()[0]) if self._reported is None else whole_numbers(self._reported)
         head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         return [_dumps({**head, "choices": [], "usage": usage})]
-
-    def failure(self, error: Exception) -> list[bytes]:
-        """Returns nothing: an error after chunks is the caller's to tell."""
-        return []
 
 
 class WrittenChatTally:
@@ -248,18 +222,6 @@ def charged_usage(usage: dict[str, Any]) -> Usage | None:
     """Returns the metered part; None for placeholders (all zero) and nonsense (negative, cached > prompt)."""
     used = usage_of(usage)
     return used if used != Usage() and not sane(used)[1] else None
-
-
-def usage_of(usage: dict[str, Any]) -> Usage:
-    """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
-    details = usage.get("prompt_tokens_details")
-    if type(details) is not dict:
-        return Usage(_whole(usage.get("prompt_tokens")), 0, _whole(usage.get("completion_tokens")))
-    prompt, cached = _whole(usage.get("prompt_tokens")), _whole(details.get("cached_tokens"))
-    written = _whole(details.get("cache_write_tokens"))
-    # A provider that says nonsense of them has said nothing: only the cost depends on them.
-    cache_write_tokens = min(max(written, 0), max(0, prompt - cached))
-    return Usage(prompt, cached, _whole(usage.get("completion_tokens")), cache_write_tokens=cache_write_tokens)
 
 
 def reported(usage: Usage) -> dict[str, Any]:

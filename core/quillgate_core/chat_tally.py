@@ -17,43 +17,27 @@ from quillgate.v1.chat_completion_pb2 import (
     CompletionUsage,
 )
 from quillgate.v1.text_completion_pb2 import TextCompletion
+from quillgate_core.chat_progress import ChatProgress, estimate
 from quillgate_core.counting import Usage, sane
-from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource
 
-BYTES_PER_TOKEN = 4
-"""Used for estimates only, where a provider reports no usage: English text has about 4 bytes a token."""
+
+def usage_of(usage: CompletionUsage) -> Usage:
+    """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
+    details = usage.prompt_tokens_details
+    return Usage(
+        usage.prompt_tokens,
+        details.cached_tokens,
+        usage.completion_tokens,
+        # A provider that says nonsense of them has said nothing: only the cost depends on them.
+        cache_write_tokens=min(max(details.cache_write_tokens, 0), max(0, usage.prompt_tokens - details.cached_tokens)),
+    )
 
 
-class ChatTally:
-    """The state of one stream; `take` each batch of chunks in order, then `finish`.
+class ChatTally(ChatProgress[CompletionUsage]):
+    """The state of one stream; `take` each batch of chunks in order, then `finish`."""
 
-    `model` is what chunks call the model: the request's own by default.
-    """
-
-    def __init__(
-        self,
-        request: ChatCompletionRequest,
-        *,
-        fallback_id: str,
-        created: int,
-        provider: str,
-        model: str = "",
-    ) -> None:
-        self._model = model or request.model
-        self._include_usage = request.stream_options.include_usage
-        self._prompt_bytes = request.ByteSize()
-        self._provider = provider
-        self._id = ""
-        self._fallback_id = fallback_id
-        self._created = created
-        self._reported: CompletionUsage | None = None
-        self._reported_bytes = 0
-        self._begun: set[int] = set()
-        self._finished: set[int] = set()
-        self._output_bytes = 0
-        self.started = False
-        self.upstream_id = ""
+    _usage_of = usage_of
 
     def take(self, chunks: Iterable[ChatCompletionChunk]) -> list[ChatCompletionChunk]:
         """Returns the chunks to pass on; may be none."""
@@ -106,22 +90,6 @@ class ChatTally:
         else:
             choice.ClearField("finish_reason")  # some providers send "" until the end, or the reason in every chunk
 
-    def finish(self) -> None:
-        """Raises ProviderUnavailable for a stream that ended before every choice had its finish_reason.
-
-        Passed on as if it were whole, some clients ask again without end and others take half an answer for all of it.
-        """
-        if not self._begun or self._begun != self._finished:
-            raise ProviderUnavailable("The provider ended the answer before it was complete.", provider=self._provider)
-
-    def usage(self) -> tuple[Usage, UsageSource]:
-        """Returns what the request used so far: the provider's last word, or an estimate."""
-        if self._reported is None:
-            return estimate(self._prompt_bytes, self._output_bytes), "estimate"
-        if self._begun == self._finished:
-            return usage_of(self._reported), "provider"
-        return grown(usage_of(self._reported), self._output_bytes - self._reported_bytes)
-
     def last(self) -> list[ChatCompletionChunk]:
         """Returns the chunk that carries the usage, when the client asked for it."""
         if not self._include_usage:
@@ -131,10 +99,6 @@ class ChatTally:
         )
         chunk.usage.CopyFrom(self._reported if self._reported is not None else reported(self.usage()[0]))
         return [chunk]
-
-    def failure(self, error: Exception) -> list[ChatCompletionChunk]:
-        """Returns nothing: an error after chunks is the caller's to tell."""
-        return []
 
 
 def clean_answer(
@@ -159,35 +123,6 @@ def is_usage(usage: CompletionUsage) -> bool:
     """Tells a usage that can be charged from placeholders (all zero) and nonsense (negative, cached > prompt)."""
     used = usage_of(usage)
     return used != Usage() and not sane(used)[1]
-
-
-def usage_of(usage: CompletionUsage) -> Usage:
-    """Returns the metered part; in OpenAI's convention the prompt tokens include the cached ones."""
-    details = usage.prompt_tokens_details
-    return Usage(
-        usage.prompt_tokens,
-        details.cached_tokens,
-        usage.completion_tokens,
-        # A provider that says nonsense of them has said nothing: only the cost depends on them.
-        cache_write_tokens=min(max(details.cache_write_tokens, 0), max(0, usage.prompt_tokens - details.cached_tokens)),
-    )
-
-
-def estimate(prompt_bytes: int, output_bytes: int) -> Usage:
-    """Returns a usage guessed from sizes, rounded up."""
-    return Usage(-(-prompt_bytes // BYTES_PER_TOKEN), 0, -(-output_bytes // BYTES_PER_TOKEN))
-
-
-def grown(usage: Usage, later_bytes: int) -> tuple[Usage, UsageSource]:
-    """Returns the usage of an answer that was cut, told before so many bytes of output, and whether it is estimated.
-
-    Providers that tell the prompt's tokens at the beginning would otherwise be asked for answers at no cost.
-    """
-    if later_bytes <= 0:
-        return usage, "provider"
-    return msgspec.structs.replace(
-        usage, completion_tokens=usage.completion_tokens + -(-later_bytes // BYTES_PER_TOKEN)
-    ), "estimate"
 
 
 def reported(usage: Usage) -> CompletionUsage:

@@ -11,8 +11,9 @@ from quillgate.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
 from quillgate_codec import chat_answer
 from quillgate_core.admission import Admission, Ask
 from quillgate_core.chat_json_tally import JsonChatTally, WrittenChatTally, clean_answer_value, write_answer
+from quillgate_core.chat_progress import estimate
 from quillgate_core.chat_rules import check_chat, check_endpoint
-from quillgate_core.chat_tally import ChatTally, clean_answer, estimate
+from quillgate_core.chat_tally import ChatTally, clean_answer
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.fallback_models import named_models
 from quillgate_core.holds import chat_hold

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, CompletionUsage
 from quillgate.v1.response_pb2 import Response, ResponseEvent, ResponseUsage
-from quillgate_core.chat_tally import ChatTally, estimate, is_usage, reported, usage_of
+from quillgate_core.chat_progress import estimate
+from quillgate_core.chat_tally import ChatTally, is_usage, reported, usage_of
 from quillgate_core.counting import Usage
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from quillgate.v1.chat_completion_pb2 import CompletionUsage
 from quillgate.v1.text_completion_pb2 import TextChoice, TextCompletion, TextCompletionRequest
-from quillgate_core.chat_tally import clean_extra, estimate, grown, is_usage, reported, usage_of
+from quillgate_core.chat_progress import estimate, grown
+from quillgate_core.chat_tally import clean_extra, is_usage, reported, usage_of
 from quillgate_core.counting import Usage
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.reservation import UsageSource

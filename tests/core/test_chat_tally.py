@@ -8,7 +8,8 @@ from fakes.fake_provider import USAGE, chunk, usage_chunk, whole_answer
 
 from quillgate.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionRequest, ChatMessage
 from quillgate_codec import chat_answer, chat_chunk
-from quillgate_core.chat_tally import BYTES_PER_TOKEN, ChatTally, clean_answer
+from quillgate_core.chat_progress import BYTES_PER_TOKEN
+from quillgate_core.chat_tally import ChatTally, clean_answer
 from quillgate_core.counting import MAX_TOKENS, Usage
 from quillgate_core.errors import ProviderUnavailable
 

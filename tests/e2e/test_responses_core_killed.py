@@ -7,24 +7,13 @@ from pathlib import Path
 import grpc.aio
 import openai
 import pytest
-from fakes.scripted_upstream import ScriptedUpstream, Step, chat_chunk, sse_answer
+from fakes.scripted_upstream import SCRIPTED_CATALOGUE, ScriptedUpstream, Step, chat_chunk, sse_answer
 from openai import AsyncOpenAI
 from serve_process import environment, serving
 
 from quillgate_facade.app import build_app
 from quillgate_facade.app import serve as serve_facade
 from quillgate_facade.config import FacadeConfig
-
-_CATALOGUE = """
-[providers.scripted]
-base_url = "{base_url}"
-
-[[models]]
-id = "scripted/model"
-context_window = 128000
-max_output_tokens = 8192
-upstreams = [{{ provider = "scripted", model = "upstream-model" }}]
-"""
 
 
 @pytest.mark.parametrize("helper", [False, True])
@@ -33,7 +22,7 @@ async def test_a_killed_core_is_a_failed_response(database_url: str, tmp_path: P
     async with ScriptedUpstream() as upstream:
         upstream.script(sse_answer(chat_chunk({"role": "assistant", "content": "Hel"}), Step.HANG))
         catalogue = tmp_path / "catalogue.toml"
-        catalogue.write_text(_CATALOGUE.format(base_url=upstream.base_url))
+        catalogue.write_text(SCRIPTED_CATALOGUE.format(base_url=upstream.base_url))
         environ = environment(tmp_path, QUILLGATE_DATABASE_URL=database_url, QUILLGATE_CONFIG=str(catalogue))
         with serving(["core", "--new-key"], environ, ready=r"^Your key +\S+.*\n") as core:
             async with grpc.aio.insecure_channel(core.find("gRPC")) as channel:

@@ -18,7 +18,7 @@ import psutil
 import psycopg
 import pytest
 import pytest_asyncio
-from fakes.scripted_upstream import ScriptedUpstream, chat_answer, chat_stream
+from fakes.scripted_upstream import SCRIPTED_CATALOGUE, ScriptedUpstream, chat_answer, chat_stream
 from openai import APIStatusError, AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 from serve_process import ServeProcess, environment, serving
@@ -29,17 +29,6 @@ from quillgate_core.storage.embedded import EmbeddedPostgres
 MODEL = "scripted/model"
 QUESTION: Any = [{"role": "user", "content": "Hello!"}]
 READY = r"^Your key.*\n"
-
-CATALOGUE = """
-[providers.scripted]
-base_url = "{base_url}"
-
-[[models]]
-id = "scripted/model"
-context_window = 128000
-max_output_tokens = 8192
-upstreams = [{{ provider = "scripted", model = "upstream-model" }}]
-"""
 
 
 @dataclass
@@ -97,7 +86,7 @@ async def site(database_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(ScriptedUpstream())
         catalogue = tmp_path / "catalogue.toml"
-        catalogue.write_text(CATALOGUE.format(base_url=upstream.base_url))
+        catalogue.write_text(SCRIPTED_CATALOGUE.format(base_url=upstream.base_url))
         environ = environment(tmp_path, QUILLGATE_DATABASE_URL=database_url, QUILLGATE_CONFIG=str(catalogue))
         running = serving(["--workers", "2", "--new-key"], environ, ready=READY)
         service = await asyncio.to_thread(running.__enter__)

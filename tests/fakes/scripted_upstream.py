@@ -33,6 +33,18 @@ DEFAULT_TEXT: Final = "Hello from upstream."
 MODEL: Final = "upstream-model"
 CREATED: Final = 1_700_000_000
 
+SCRIPTED_CATALOGUE: Final = """
+[providers.scripted]
+base_url = "{base_url}"
+
+[[models]]
+id = "scripted/model"
+context_window = 128000
+max_output_tokens = 8192
+upstreams = [{{ provider = "scripted", model = "upstream-model" }}]
+"""
+"""A catalogue file whose one model such a provider answers; `base_url` is to be filled in."""
+
 
 class Step(Enum):
     """What an answer's body can do besides writing and waiting."""

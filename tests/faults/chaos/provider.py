@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 from fakes.scripted_upstream import DONE, chat_chunk, cut, usage
 from faults.chaos.record import Dispatch, Record, Tokens
+from faults.provider_server import ProviderServer
 
 FAULTS = {
     "reset before the answer": 3,
@@ -34,31 +35,17 @@ MAX_LONG_TOKENS = 40_000
 MAX_SHORT_TOKENS = 200
 
 
-class AilingProvider:
+class AilingProvider(ProviderServer):
     """The server, as an async context manager; it ails while `is_ailing`, and waits around `pause_s` before a chunk."""
 
     def __init__(self, record: Record, chance: random.Random) -> None:
         self._record = record
         self._chance = chance
-        self._runner: web.AppRunner | None = None
         self.is_ailing = True
         self.pause_s = PAUSE_S
-        self.base_url = ""
 
-    async def __aenter__(self) -> "AilingProvider":
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handle)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer, or fail in one of many ways."""
         asked = await request.json()
         prompt = asked["messages"][0]["content"]
         dispatch = self._record.dispatch(prompt.split()[0], time.time())

@@ -8,6 +8,7 @@ import time
 from aiohttp import web
 from fakes.scripted_upstream import DONE, chat_chunk, usage
 from faults.chaos.record import Dispatch, Record, Tokens
+from faults.provider_server import ProviderServer
 
 CHUNK_S = 1.0
 """Between two chunks of a stream."""
@@ -16,7 +17,7 @@ UNARY_S = 0.05
 WORDS = 3
 
 
-class SteadyProvider:
+class SteadyProvider(ProviderServer):
     """The server, as an async context manager; its streams take from `least_s` to `most_s` seconds."""
 
     def __init__(self, record: Record, chance: random.Random, least_s: float, most_s: float) -> None:
@@ -24,24 +25,10 @@ class SteadyProvider:
         self._chance = chance
         self._least_s = least_s
         self._most_s = most_s
-        self._runner: web.AppRunner | None = None
         self.running_streams = 0
-        self.base_url = ""
 
-    async def __aenter__(self) -> "SteadyProvider":
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handle)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
-        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer in one piece, or as a stream of some seconds."""
         asked = json.loads(await request.read())
         prompt = asked["messages"][0]["content"]
         dispatch = self._record.dispatch(prompt.split()[0], time.time())
