@@ -1,4 +1,4 @@
-"""Other gateways that can be installed from their packages: how each is installed, started and asked.
+"""Other gateways that can be installed from their packages, and a bare one: how each is installed, started and asked.
 
 Each has an environment of its own, `.venv-peers-…` or `.tools/peers`, with the versions that `peers/` pins, and is no
 part of what Quillgate needs. Each runs with one worker on the service's core, and listens on loopback.
@@ -111,7 +111,17 @@ def tensorzero(url: str, folder: Path) -> Iterator[Service]:
         yield Service(base, KEY, (psutil.Process(process.pid),), model=f"tensorzero::model_name::{MODEL}")
 
 
+@contextmanager
+def bare(url: str, folder: Path) -> Iterator[Service]:
+    """The floor: the libraries that Quillgate is made of, doing nothing but passing on."""
+    command = [*PINNED, sys.executable, str(PEERS / "bare_gateway.py"), url]
+    with running(command, cwd=folder, stdout=subprocess.PIPE) as process:
+        base = read_until(process, r"listening at (\S+)\n")[1]
+        yield Service(base, "", (psutil.Process(process.pid),))
+
+
 PEERS_BY_NAME = {
+    "bare": Peer("bare aiohttp", "our libraries, with nothing done but passing on", bare),
     "litellm": Peer("LiteLLM", "Python, one worker, master key, no database", litellm),
     "portkey": Peer("Portkey", "Node, neither keys nor metering", portkey),
     "tensorzero": Peer("TensorZero", "Rust, neither keys nor metering", tensorzero),

@@ -1,6 +1,6 @@
 """Measures other gateways beside ours: the same machine, mock provider and load, one core each, one after the other.
 
-    python bench/peers.py [--seconds 3] [--only litellm,portkey,tensorzero]
+    python bench/peers.py [--seconds 3] [--only bare,litellm,portkey,tensorzero]
 
 Quillgate runs as `quillgate serve` runs, with keys, limits and durable metering on PostgreSQL; the others with what
 they have without a database. They are installed at the first run, from their packages, into environments of their own.

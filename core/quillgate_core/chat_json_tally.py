@@ -1,4 +1,4 @@
-"""Follows a chat answer that is and stays JSON, as ChatTally follows messages: the same rules, a third of the cost.
+"""Follows a chat answer that is and stays JSON, as ChatTally follows messages, by the same rules.
 
 For callers that pass JSON on, and providers that answer in OpenAI's: decoded values come in, written ones go out. What
 ChatTally says of misbehaving providers holds here, and the tests of both are the same. Pure, no I/O.

@@ -35,7 +35,7 @@ class _AnswerEncodingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     ANSWER_ENCODING_MESSAGE: _AnswerEncoding.ValueType  # 1
     """As messages."""
     ANSWER_ENCODING_JSON: _AnswerEncoding.ValueType  # 2
-    """As JSON text, just as OpenAI's REST API has it: for callers that only pass it on, at a third of the cost."""
+    """As JSON text, just as OpenAI's REST API has it: for callers that only pass it on."""
 
 class AnswerEncoding(_AnswerEncoding, metaclass=_AnswerEncodingEnumTypeWrapper):
     """AnswerEncoding is the form in which a chat answer comes."""
@@ -45,7 +45,7 @@ ANSWER_ENCODING_UNSPECIFIED: AnswerEncoding.ValueType  # 0
 ANSWER_ENCODING_MESSAGE: AnswerEncoding.ValueType  # 1
 """As messages."""
 ANSWER_ENCODING_JSON: AnswerEncoding.ValueType  # 2
-"""As JSON text, just as OpenAI's REST API has it: for callers that only pass it on, at a third of the cost."""
+"""As JSON text, just as OpenAI's REST API has it: for callers that only pass it on."""
 global___AnswerEncoding = AnswerEncoding
 
 @typing.final
