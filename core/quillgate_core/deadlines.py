@@ -1,8 +1,8 @@
 """Ends what takes longer than a fixed time, with one timer for all that waits at once.
 
-Nearly everything ends long before its time. A timer of the event loop for each, set and taken back, costs 2 µs, an
-`asyncio.timeout` 4; a note in a dictionary costs a tenth of that. As all of one kind have the same time, they expire in
-the order in which they began.
+Nearly everything ends long before its time. A timer of the event loop for each, set and taken back, costs 1.6 µs, an
+`asyncio.timeout` 4.9; a note in a dictionary makes 0.5 and 0.9 of that. As all of one kind have the same time, they
+expire in the order in which they began.
 """
 
 import asyncio

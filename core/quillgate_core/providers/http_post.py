@@ -2,7 +2,8 @@
 
 aiohttp builds each request anew: merges headers, wraps the body, starts a task that writes it. All requests of one
 account to one address differ in their body alone, so their head is built once, and head and body go out in one write.
-Connections, TLS, names and the parsing of answers stay aiohttp's. Measured, it costs a third of `session.request`.
+Connections, TLS, names and the parsing of answers stay aiohttp's. Measured, a small request and its answer cost 30 to
+50 µs instead of the 100 to 130 of `session.request`.
 """
 
 import asyncio
