@@ -13,7 +13,7 @@ MAX_FRAME_BYTES: Final = 4_096
 """Longer chunks are not worth to be remembered."""
 
 MAX_MISSES: Final = 8
-"""How many chunks in a row may differ in more than their words before no more are remembered."""
+"""How many may be remembered in a row for nothing, before no more are."""
 
 #: JSON text as everybody writes it: with no escapes but the short ones.
 _TEXT: Final = rb'(?:[^"\\\x00-\x1f]|\\["\\bfnrt])+'
@@ -45,13 +45,13 @@ class SameFrame:
         self._frame_bytes = 0
         if self._misses >= MAX_MISSES or len(data) > MAX_FRAME_BYTES:
             return
-        self._misses += 1
         said = _words_only(chunk)
         if not said or data.count(b'"content"') != 1:
             return
         found = _CONTENT.search(data)
         if found is None or load_json(b'"%b"' % found[1]) != said:
             return
+        self._misses += 1
         begin, end = found.span(1)
         self._before, self._after, self._frame_bytes = data[:begin], data[end:], len(data) - len(found[1])
 

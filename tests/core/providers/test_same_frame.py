@@ -158,6 +158,16 @@ def test_chunks_that_say_more_than_words_are_not_remembered(chunk: dict[str, Any
     assert frame.words(data) is None
 
 
+def test_words_after_long_thoughts_are_passed_over_too() -> None:
+    """However many chunks come before that say no words."""
+    reader = Reader(SameFrame())
+    for thought in ["hm"] * (2 * MAX_MISSES):
+        reader.read(written(plain("", choices=[{"delta": {"reasoning_content": thought}}])))
+    for words in ["One", " two", " three"]:
+        reader.read(written(plain(words)))
+    assert reader.passed_over == 2
+
+
 def test_a_stream_that_never_repeats_itself_is_not_remembered_for_ever() -> None:
     """A server may pad its chunks at random; a hit in between starts the count anew."""
     frame = SameFrame()
