@@ -62,16 +62,16 @@ class Replica:
         """Do the chores with these pauses, in seconds."""
         self._writer.start()
         await asyncio.to_thread(self.metering.renew_lease)
+        stopped = asyncio.Event()
         chores = [
-            asyncio.create_task(_repeat(self.metering.renew_lease, renew_s)),
-            asyncio.create_task(_repeat(self.metering.recover, recover_s)),
+            asyncio.create_task(_repeat(self.metering.renew_lease, renew_s, stopped)),
+            asyncio.create_task(_repeat(self.metering.recover, recover_s, stopped)),
         ]
         try:
             yield self
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            stopped.set()
+            await asyncio.gather(*chores)  # not cancelled: a thread that is asking goes on, with a connection in hand
             await asyncio.to_thread(self._writer.close, 10)
             self._engine.dispose()
 
@@ -88,11 +88,12 @@ class Replica:
         )
 
 
-async def _repeat(chore: Callable[[], object], pause_s: float) -> None:
-    while True:
+async def _repeat(chore: Callable[[], object], pause_s: float, stopped: asyncio.Event) -> None:
+    while not stopped.is_set():
         with contextlib.suppress(Overloaded):
             await asyncio.to_thread(chore)
-        await asyncio.sleep(pause_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), pause_s)
 
 
 @pytest.mark.slow
