@@ -6,7 +6,7 @@ same, which makes an unknown commit harmless. This module must not retry after e
 about threads or futures: that is the writer's.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any, Final, LiteralString
 
@@ -39,12 +39,11 @@ KEEPALIVE: Final = {
 
 DayKey = tuple[str, date]
 
+_encode: Final = msgspec.json.Encoder().encode
+
 
 class LedgerContended(Exception):
     """The rows moved under a batch too often; nothing was written and the batch can be applied again."""
-
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class DayMoved(Exception):
@@ -192,7 +191,7 @@ def _lock_and_read(
     if key_ids:
         pipeline.query(statements.read_keys, texts(key_ids), today, day_text(statements.yesterday), month)
     ids = {(step.workspace_id, step.request_id) for step in steps}
-    pipeline.query(reads.rows, *map(_lines, _columns(ids)))
+    pipeline.query(reads.rows, *map(texts, _columns(ids)))
     claimed = {
         (step.workspace_id, step.idempotency.key)
         for step in steps
@@ -228,7 +227,3 @@ def _stored_row(columns: tuple[Any, ...]) -> LedgerRow:
 
 def _columns(pairs: Collection[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _lines(items: Iterable[str]) -> bytes:
-    return "\n".join(items).encode()

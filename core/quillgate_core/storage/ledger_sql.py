@@ -72,11 +72,10 @@ READ_ROWS: Final = """
 SELECT l.workspace_id, l.request_id, l.day, l.state, l.owner, l.nonce, l.held_messages, l.counted_messages,
        l.prompt_tokens, l.cached_tokens, l.completion_tokens, l.usage_source, l.byok, l.cost_picodollars, l.key_id,
        l.held_tokens, l.overage_messages, floor(extract(epoch FROM l.reserve_time))::bigint
-FROM unnest(string_to_array($1, chr(10)), string_to_array($2, chr(10))) AS k(workspace_id, request_id), LATERAL (
+FROM unnest($1::text[], $2::text[]) AS k(workspace_id, request_id), LATERAL (
     SELECT * FROM {rows} l WHERE l.workspace_id = k.workspace_id AND l.request_id = k.request_id OFFSET 0
 ) l
 """
-"""Its parameters are lines, which cost a quarter of what arrays do; ids have neither spaces nor control characters."""
 
 READ_CLAIMS: Final = """
 SELECT l.workspace_id, l.idempotency_key, l.request_id, l.state, l.request_hash
