@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+CAN_COUNT = sys.version_info < (3, 12)
+"""Whether this Python lets instructions be counted: 3.12.1 dies of it, and 3.13.0 leaves most of them out."""
+
 
 @dataclass(frozen=True)
 class Work:
