@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: the machine, the versions, and how fast the load alone is here."""
+"""What a result depends on besides the code: the machine, the versions, and how fast its Python is."""
 
 import importlib.util
 import os
@@ -9,9 +9,6 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from load import load, stream_arguments
-from service import BENCH, Service
 
 PACKAGES = (
     "quillgate",
@@ -24,7 +21,9 @@ PACKAGES = (
     "sqlalchemy",
     "uvloop",
 )
-CALIBRATION_S = 1.0
+BENCH = Path(__file__).resolve().parent
+PYTHON_ROUNDS = 7
+PYTHON_STEPS = 100_000
 QUIET = 0.5
 """The load average up to which a machine counts as having nothing else to do."""
 
@@ -45,14 +44,20 @@ def describe() -> dict[str, Any]:
     }
 
 
-def calibrate(mock: Service) -> dict[str, int]:
-    """Returns what load generator and mock provider do without any gateway, both on the load's core.
+def python_ms() -> float:
+    """Returns the CPU ms of a fixed piece of Python, the best of some rounds.
 
-    Machines differ: a figure of one machine says nothing beside one of another unless these are told with it.
+    Two builds of one version differ by half: compilers make a faster interpreter when they are given a profile
+    (`--enable-optimizations`), and what C does here says nothing of it.
     """
-    whole = load(mock, "--c", "64", seconds=CALIBRATION_S)
-    streams = load(mock, *stream_arguments(32, 100, 0), seconds=CALIBRATION_S)
-    return {"requests_per_s": round(whole["rps"]), "chunks_per_s": round(streams["chunks_s"])}
+    took = []
+    for _ in range(PYTHON_ROUNDS):
+        began = time.process_time()
+        kept = {}
+        for step in range(PYTHON_STEPS):
+            kept[step & 255] = f"{step}x"
+        took.append(time.process_time() - began)
+    return round(min(took) * 1_000, 1)
 
 
 def head(result: dict[str, Any]) -> str:
@@ -65,7 +70,8 @@ def head(result: dict[str, Any]) -> str:
         f"PostgreSQL {machine['postgres']}\n"
         f"load average before: {machine['load_average']:.1f}{busy}\n"
         f"calibration, load and mock alone on one core: {calibration['requests_per_s']:,} requests/s, "
-        f"{calibration['chunks_per_s']:,} chunks/s"
+        f"{calibration['chunks_per_s']:,} chunks/s\n"
+        f"calibration, this Python: {calibration['python_ms']:.1f} ms for {PYTHON_STEPS:,} steps of a fixed loop"
     )
 
 

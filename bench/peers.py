@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from calibration import calibrate
 from load import UnansweredError, load
-from machine import calibrate, describe, head
+from machine import describe, head
 from peer_gateways import PEERS_BY_NAME
 from request_works import steady, unary
 from row import Row, number, ratio

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibration import calibrate
 from codec import cases, measure_us
-from machine import calibrate, describe, head
+from machine import describe, head
 from memory_work import memory
 from overload_work import overload
 from request_works import CONNECTIONS, added_latency, apart, long_prompt, unary

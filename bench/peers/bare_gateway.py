@@ -8,6 +8,7 @@ more than this is what it does; what this costs is aiohttp, the event loop and t
 
 import asyncio
 import sys
+from contextlib import suppress
 
 import msgspec
 import uvloop
@@ -51,4 +52,5 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    with suppress(KeyboardInterrupt):
+        uvloop.run(main(sys.argv[1]))
