@@ -21,7 +21,6 @@ PACKAGES = (
     "sqlalchemy",
     "uvloop",
 )
-BENCH = Path(__file__).resolve().parent
 PYTHON_ROUNDS = 7
 PYTHON_STEPS = 100_000
 QUIET = 0.5
@@ -85,7 +84,7 @@ def cpu_model() -> str:
 def commit() -> str:
     """The commit that is measured, with a + if files differ from it; empty outside a checkout."""
     try:
-        told = ["git", "-C", str(BENCH), "describe", "--always", "--dirty=+", "--exclude=*"]
+        told = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
         return subprocess.run(told, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
