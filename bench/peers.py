@@ -74,7 +74,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of each load, in seconds")
     parser.add_argument("--only", default=",".join(PEERS_BY_NAME), help="comma-separated")
     arguments = parser.parse_args()
-    chosen = [PEERS_BY_NAME[name] for name in arguments.only.split(",")]
+    names = arguments.only.split(",")
+    if unknown := [name for name in names if name not in PEERS_BY_NAME]:
+        parser.error(f"no such peer: {', '.join(unknown)}")
+    chosen = [PEERS_BY_NAME[name] for name in names]
     build()
     machine = describe()
     found: dict[str, Sequence[Row]] = {}
