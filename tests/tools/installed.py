@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -35,13 +36,20 @@ def npm_packages() -> Path:
     if npm is None or node is None:
         pytest.skip("npm and node are not installed")
     folder = ROOT / ".tools" / "npm"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock"), _INSTALL_TIMEOUT_S):  # another process may test another client
+        _install(npm, node, folder)
+    return folder
+
+
+def _install(npm: str, node: str, folder: Path) -> None:
     manifest = (HERE / "npm" / "package.json").read_bytes()
     fingerprint = hashlib.sha256(manifest).hexdigest()
     stamp = folder / _STAMP
     if stamp.exists() and stamp.read_text() == fingerprint:
-        return folder
+        return
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     (folder / "package.json").write_bytes(manifest)
     install = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
     subprocess.run(install, cwd=folder, check=True, timeout=_INSTALL_TIMEOUT_S)
@@ -49,4 +57,3 @@ def npm_packages() -> Path:
     postinstall = folder / "node_modules/opencode-ai/postinstall.mjs"
     subprocess.run([node, postinstall], cwd=postinstall.parent, check=True, timeout=_INSTALL_TIMEOUT_S)
     stamp.write_text(fingerprint)  # last, so that a half-made folder is never taken for a whole one
-    return folder
