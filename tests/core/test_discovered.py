@@ -70,7 +70,7 @@ def test_only_who_should_know_lowers_a_limit(provider: str, context_window: int)
         ({"max_output_tokens"}, (200, 10), NEW),
         ({"price"}, (200, 50), OLD),
         ({"upstreams"}, (200, 50), OLD),
-        ({"context_window", "max_output_tokens", "upstreams", "price"}, (100, 10), OLD),
+        pytest.param({"context_window", "max_output_tokens", "upstreams", "price"}, (100, 10), OLD, id="everything"),
     ],
     ids=str,
 )
