@@ -11,10 +11,10 @@ def test_columns_line_up() -> None:
     """Text stands left, numbers right, under titles and a rule."""
     text = table_text(COLUMNS, [["key_1", "a b", "7"], ["key_22", "c", "1,000"]], room=None)
     assert text.splitlines() == [
-        "ID      NAME      COUNT",
-        "------  ------  -------",
-        "key_1   a b           7",
-        "key_22  c         1,000",
+        "ID      NAME  COUNT",
+        "------  ----  -----",
+        "key_1   a b       7",
+        "key_22  c     1,000",
     ]
 
 

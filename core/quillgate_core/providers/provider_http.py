@@ -19,8 +19,9 @@ from yarl import URL
 from quillgate_core.deadlines import Deadlines
 from quillgate_core.errors import ProviderUnavailable
 from quillgate_core.providers.address_guard import url_denial
+from quillgate_core.providers.http_answer import HttpAnswer, NotHttp
 from quillgate_core.providers.http_pool import HttpPool
-from quillgate_core.providers.http_post import PostAddress, PostAnswer
+from quillgate_core.providers.http_post import CompressedAnswer, PostAddress
 from quillgate_core.providers.provider_error import ProviderErrors
 from quillgate_core.providers.provider_limits import ProviderLimits
 
@@ -38,7 +39,7 @@ class ProviderResponse:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse | PostAnswer,
+        response: aiohttp.ClientResponse | HttpAnswer | CompressedAnswer,
         limits: ProviderLimits,
         errors: ProviderErrors,
         expire_time: float,
@@ -82,7 +83,7 @@ class ProviderResponse:
             raise self._errors.unavailable("sent more than this gateway reads")
         return data
 
-    def _look(self, content: aiohttp.StreamReader) -> None:
+    def _look(self, content: aiohttp.StreamReader | HttpAnswer) -> None:
         """Ends a wait that has taken too long, and looks again when the present or the next one can have."""
         now = self._loop.time()
         since = now if self._waits_since is None else self._waits_since
@@ -204,7 +205,7 @@ class ProviderHttp:
                 response = await self._request(method, url, payload)
         except TimeoutError as error:
             raise self._errors.timeout("did not answer in time") from error
-        except aiohttp.ClientResponseError:
+        except (aiohttp.ClientResponseError, NotHttp):
             pass  # not chained to ours: it holds the request's headers, and with them the key
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(url, error) from error
@@ -214,7 +215,7 @@ class ProviderHttp:
 
     async def _request(
         self, method: str, url: str, payload: bytes | io.BytesIO | aiohttp.FormData | None
-    ) -> aiohttp.ClientResponse | PostAnswer:
+    ) -> aiohttp.ClientResponse | HttpAnswer | CompressedAnswer:
         session = self._pool.session(is_trusted=self._is_trusted)
         if type(payload) is bytes and method == "POST":
             assert session.connector is not None
