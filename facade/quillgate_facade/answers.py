@@ -6,6 +6,7 @@ The log gets the place of an unexpected error and never its text, which may hold
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from itertools import chain
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -79,6 +80,6 @@ async def _respond(
 
 def _check_head_size(request: web.Request, config: FacadeConfig) -> None:
     """The parser bounds each header; their sum is bounded here."""
-    size = sum(len(name) + len(value) for name, value in request.raw_headers)
+    size = sum(map(len, chain.from_iterable(request.raw_headers)))
     if size > config.head_max_bytes:
         raise ApiError(431, f"The request headers are larger than {config.head_max_bytes} bytes.", close=True)
