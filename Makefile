@@ -1,5 +1,5 @@
 # The verbs that a person and CI use. Everything is installed into .venv from hash-pinned locks.
-# The system's Python is built with a profile, and one of pyenv is not unless told, which needs a third more CPU.
+# The system's Python is built with a profile, and one of pyenv is not unless told, which needs more CPU (bench/README.md).
 PYTHON ?= $(shell \
 	if ! python3 -c 'import sysconfig as s, sys; sys.exit("--enable-optimizations" not in str(s.get_config_var("CONFIG_ARGS")))' && \
 	/usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'; \
