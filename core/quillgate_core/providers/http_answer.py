@@ -56,7 +56,6 @@ class HttpAnswer(asyncio.Protocol):
         self._unread_bytes = 0
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._transport.set_protocol(self)
 
     @property
     def content(self) -> "HttpAnswer":
@@ -64,7 +63,8 @@ class HttpAnswer(asyncio.Protocol):
         return self
 
     def send(self, request: bytes) -> None:
-        """Sends the request, which is what this answers."""
+        """Takes the connection over and sends the request."""
+        self._transport.set_protocol(self)
         self._transport.write(request)
 
     async def read_head(self) -> bool:
@@ -135,7 +135,9 @@ class HttpAnswer(asyncio.Protocol):
             self._is_reusable = False
             if not self._is_complete:
                 self._break_off(NotHttp(str(error)))
-        if self._is_compressed and self._parser is not None:
+        if self._parser is None:
+            pass  # it was broken off
+        elif self._is_compressed:
             self._hand_back()
         elif self._is_complete:
             self._end()

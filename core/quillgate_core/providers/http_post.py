@@ -20,6 +20,7 @@ from yarl import URL
 from quillgate_core.providers.http_answer import HttpAnswer, NotHttp
 
 _LINE_BREAK: Final = re.compile(r"[\r\n\0]")
+_MAX_CONNECTS: Final = 8
 _NO_TRACES: Final[list[aiohttp.tracing.Trace]] = []
 
 
@@ -67,12 +68,13 @@ class PostAddress:
 
     async def _connect(self, connector: aiohttp.BaseConnector, limits: aiohttp.ClientTimeout) -> Connection:
         """Returns a connection, made or reused, on which nothing has come yet: that would be no answer to us."""
-        while True:
+        for _ in range(_MAX_CONNECTS):
             connection = await connector.connect(self._request, _NO_TRACES, limits)
             protocol = connection.protocol
             if protocol is not None and protocol.transport is not None and not protocol.should_close:
                 return connection
             connection.close()
+        raise NotHttp("it speaks before it is asked")
 
 
 async def _compressed(connection: Connection) -> CompressedAnswer:

@@ -252,6 +252,36 @@ async def test_what_is_no_http_is_told(data: bytes) -> None:
             await site.server.lost.wait()
 
 
+async def test_a_server_that_speaks_before_it_is_asked_is_not_asked_for_ever() -> None:
+    """Some connections are tried, since one that rested may have told of its end; then it is no HTTP."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(b"SSH-2.0-x\r\n")
+        await reader.read()
+
+    async with desk(handler=serve) as site:
+        with pytest.raises(NotHttp):
+            await site.post()
+        assert connections <= 8
+
+
+async def test_what_is_no_chunk_after_a_large_unread_body_is_told() -> None:
+    """Reading cannot be paused on a connection that was closed for it."""
+    body = b"x" * (2 * HIGH_WATER_BYTES - 100)
+    async with desk([CHUNKED + b"%x\r\n%b\r\nzzz\r\n" % (len(body), body)]) as site:
+        answer = await site.post()
+        await asyncio.sleep(0.1)
+        read = 0
+        with pytest.raises(aiohttp.ClientError):
+            while data := await answer.content.readany():
+                read += len(data)
+        assert read == len(body)
+        answer.close()
+
+
 async def test_an_upgrade_is_an_answer_without_body() -> None:
     """Nobody asked for one."""
     head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nxyz"
