@@ -81,7 +81,11 @@ class Failover(Generic[PlanT]):
                 with self._limit():
                     answer = await send(self.plan)
             except Exception as error:
-                attempt = await self._go_on(self._judge(attempt, error))
+                error = self._judge(attempt, error)
+                following = await self._go_on(error)
+                if following is None:
+                    raise error
+                attempt = following
             except BaseException:
                 attempt.abandon()
                 raise
@@ -116,7 +120,10 @@ class Failover(Generic[PlanT]):
             except Exception as error:
                 error = self._judge(attempt, error)
                 await _close(batches)
-                attempt = await self._go_on(error)
+                following = await self._go_on(error)
+                if following is None:
+                    raise error
+                attempt = following
             except BaseException:
                 attempt.abandon()
                 await _close(batches)
@@ -162,14 +169,13 @@ class Failover(Generic[PlanT]):
         _end(attempt, error)
         return error
 
-    async def _go_on(self, error: Exception) -> Attempt:
-        """Begins the next attempt, or raises the error of the last one."""
+    async def _go_on(self, error: Exception) -> Attempt | None:
+        """Begins the next attempt; None: the error of the last one is the request's."""
         if not self._may_retry(error) or not self._router.budget.take():
-            raise error
+            return None
         attempt = self._advance(own_only=_keeps_to_own(self.candidate, error)) or await self._wait(error)
         if attempt is None:
             self._router.budget.give_back()
-            raise error
         return attempt
 
     def _may_retry(self, error: Exception) -> bool:

@@ -227,7 +227,10 @@ class Metering:
 
 def _answer(outcome: Outcome, kind: type[Answer]) -> Answer:
     if isinstance(outcome, Exception):
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # its trace holds this frame: the request would wait for the garbage collector
     assert isinstance(outcome, kind)
     return outcome
 

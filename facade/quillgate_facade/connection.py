@@ -104,6 +104,9 @@ class Connection(web.RequestHandler):
         self._take_held()
         self._factory.refusals.unmark(self)
         super().connection_lost(exc)
+        # Both hold this connection, which would wait for the garbage collector. Whoever reads them is cancelled by now.
+        self._payload = None
+        self._messages.clear()
 
     def data_received(self, data: bytes) -> None:
         """Passes requests on to the parser; one that begins goes through the door, where it may wait or end."""

@@ -74,7 +74,7 @@ class HttpAnswer(asyncio.Protocol):
         """
         while self._head is not None:
             if self._error is not None:
-                raise self._error
+                raise self._take_error()
             await self._wait()
         return not self._is_compressed
 
@@ -92,7 +92,7 @@ class HttpAnswer(asyncio.Protocol):
         pieces = self._pieces
         if not pieces:
             if self._error is not None:
-                raise self._error
+                raise self._take_error()
             return b""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -203,6 +203,12 @@ class HttpAnswer(asyncio.Protocol):
             assert self._parser is not None
             self._is_complete = True
             self._is_reusable = self._parser.should_keep_alive()
+
+    def _take_error(self) -> Exception:
+        """Returns what to raise. Its trace will hold this, which must not hold it, or both wait to be collected."""
+        error, self._error = self._error, aiohttp.ClientConnectionError("the answer broke off before")
+        assert error is not None
+        return error
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

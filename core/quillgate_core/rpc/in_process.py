@@ -206,21 +206,24 @@ class _Call:
 
     def _raise(self, error: BaseException, task: asyncio.Task[Any], cancelling: int) -> NoReturn:
         """Raises what the caller sees of an error that ended a step."""
-        if isinstance(error, GeneratorExit):
-            raise error
-        self._finish()
-        if isinstance(error, asyncio.CancelledError):
-            if self._resume(task) <= cancelling and self._expired:
+        try:
+            if isinstance(error, GeneratorExit):
+                raise error
+            self._finish()
+            if isinstance(error, asyncio.CancelledError):
+                if self._resume(task) <= cancelling and self._expired:
+                    raise self._context.error() from None
+                raise error
+            if isinstance(error, grpc.aio.AbortError):
                 raise self._context.error() from None
-            raise error
-        if isinstance(error, grpc.aio.AbortError):
-            raise self._context.error() from None
-        if not isinstance(error, Exception):
-            raise error
-        # Only methods without the gate get here: it has a status for everything else.
-        self._context.code = grpc.StatusCode.UNKNOWN
-        self._context.details = f"Unexpected {type(error)}"
-        raise self._context.error() from error
+            if not isinstance(error, Exception):
+                raise error
+            # Only methods without the gate get here: it has a status for everything else.
+            self._context.code = grpc.StatusCode.UNKNOWN
+            self._context.details = f"Unexpected {type(error)}"
+            raise self._context.error() from error
+        finally:
+            del error  # its trace holds this frame: the request would wait for the garbage collector
 
     def _resume(self, task: asyncio.Task[Any]) -> int:
         """Takes back our own cancellation of the task that waits, and returns how many of others are left."""
@@ -322,8 +325,8 @@ class _UnaryCall(_Call):
         except asyncio.CancelledError:
             self._outcome.cancel()
             raise
-        except Exception as error:
-            self._outcome.set_exception(error)
+        except Exception:
+            self._outcome.set_exception(self._context.error())  # not this one, whose trace holds the call
             self._outcome.exception()  # marks it as seen: the first awaiter gets it now
             raise
         self._finish()

@@ -86,6 +86,7 @@ class StepTicket:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None  # it holds this ticket: one that is done must not wait for the garbage collector
 
     def owned_end(self) -> Settle | Release | None:
         """Return the step if it ends a reservation of a core, which nobody but this process will ever repeat."""
