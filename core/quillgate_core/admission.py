@@ -128,15 +128,16 @@ class Admission:
         rest = iter(candidates)
         candidate, plan = _first(ask, rest, holds)
         hold = holds.of(candidate)
+        most_messages, most_tokens = holds.most(candidates)
         reservation = await self._metered.reserve(
             ask.principal,
             ask.request_id,
             endpoint=ask.endpoint,
             model=ask.models[0].id,
             upstream=candidate.upstream.provider,
-            hold_messages=holds.most(candidates),
+            hold_messages=most_messages,
             min_hold_messages=hold.min_hold_messages,
-            hold_tokens=holds.most_tokens(candidates),
+            hold_tokens=most_tokens,
             min_hold_tokens=hold.min_hold_tokens,
             byok=all(other.owner for other in candidates),
             credential_revision=credential_revision,
@@ -180,20 +181,16 @@ class _Holds(Generic[PlanT]):
             return hold.output_tokens
         return hold.lowered_output_tokens
 
-    def most(self, candidates: Sequence[Candidate]) -> int:
-        """Returns what the request counts at most, whoever serves it; some may not be able to."""
-        return max((hold.hold_messages for hold in self._all(candidates)), default=0)
-
-    def most_tokens(self, candidates: Sequence[Candidate]) -> int:
-        """Returns the most tokens that the request may be, whoever serves it."""
-        return max((hold.hold_tokens for hold in self._all(candidates)), default=0)
-
-    def _all(self, candidates: Sequence[Candidate]) -> Iterator[Hold]:
+    def most(self, candidates: Sequence[Candidate]) -> tuple[int, int]:
+        """Returns how many messages and tokens the request is at most, whoever serves it; some may not be able to."""
+        messages = tokens = 0
         for candidate in candidates:
             try:
-                yield self.of(candidate)
+                hold = self.of(candidate)
             except InvalidRequest:
                 continue
+            messages, tokens = max(messages, hold.hold_messages), max(tokens, hold.hold_tokens)
+        return messages, tokens
 
 
 def _first(ask: Ask[PlanT], candidates: Iterator[Candidate], holds: _Holds[PlanT]) -> tuple[Candidate, PlanT]:

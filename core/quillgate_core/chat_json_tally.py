@@ -236,9 +236,12 @@ def reported(usage: Usage) -> dict[str, Any]:
 def whole_numbers(usage: dict[str, Any]) -> dict[str, Any]:
     """Writes whole numbers of a usage as such, in place: typed clients do not read 12.0 as a number of tokens."""
     for name, item in usage.items():
-        if type(item) is float and item.is_integer():
+        kind = type(item)
+        if kind is int:
+            continue
+        if kind is float and item.is_integer():
             usage[name] = int(item)
-        elif type(item) is dict:
+        elif kind is dict:
             whole_numbers(item)
     return usage
 

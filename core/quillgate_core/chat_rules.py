@@ -3,6 +3,8 @@
 Only what would otherwise cost money, hang or be misread is checked here. What a certain provider dislikes, it says.
 """
 
+from typing import Any
+
 from quillgate.v1.chat_completion_pb2 import ChatCompletionRequest
 from quillgate_codec import JsonError, chat_request
 from quillgate_core.catalogue import Model
@@ -58,9 +60,10 @@ def _check_roles(request: ChatCompletionRequest) -> None:
 
 
 def _check_ranges(request: ChatCompletionRequest) -> None:
-    for name, (least, most) in _RANGES.items():
-        if request.HasField(name):  # type: ignore[arg-type]  # the stub wants literals
-            value = getattr(request, name)
+    is_set: Any = request.HasField  # the stub wants literals
+    for name, bounds in _RANGES.items():
+        if is_set(name):
+            value, (least, most) = getattr(request, name), bounds
             if not least <= value <= most:
                 problem = f"expected a value from {least:g} to {most:g}, but got {value:g} instead"
                 raise InvalidRequest(f"Invalid value for '{name}': {problem}.", param=name, code="invalid_value")

@@ -71,6 +71,7 @@ class Deadlines:
         self.timeout_s = timeout_s
         self._times: dict[Deadline | Limit, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop  # known once there is a timer
 
     def call(self, call: Callable[[], None]) -> Deadline:
         """Calls when the time is over, counted from now."""
@@ -84,10 +85,10 @@ class Deadlines:
 
     def note(self, entry: Deadline | Limit) -> None:
         """Lets an entry expire when the time is over, counted from now."""
-        loop = asyncio.get_running_loop()
-        self._times[entry] = loop.time() + self.timeout_s
         if self._timer is None:
-            self._timer = loop.call_later(self.timeout_s, self._look)
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self.timeout_s, self._look)
+        self._times[entry] = self._loop.time() + self.timeout_s
 
     def forget(self, entry: Deadline | Limit) -> None:
         """Lets an entry not expire any more."""
@@ -96,12 +97,11 @@ class Deadlines:
     def _look(self) -> None:
         """Ends what is over, and looks again when the oldest of the others can be."""
         self._timer = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         over = []
         for entry, time in self._times.items():
             if time > now:
-                self._timer = loop.call_later(time - now, self._look)
+                self._timer = self._loop.call_later(time - now, self._look)
                 break
             over.append(entry)
         for entry in over:

@@ -54,7 +54,8 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
     app[CONFIG] = config
     app[REFUSALS] = refusals
     app[DRAIN] = drain
-    app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
+    if config.cors_origins:
+        app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
     api = api_endpoints(
         ChatHandler(core, config, drain),
         ModelsHandler(core, config, drain),

@@ -16,6 +16,7 @@ from quillgate_facade.config import FacadeConfig
 from quillgate_facade.door import Door
 from quillgate_facade.errors import SERVER_ERROR, ApiError
 from quillgate_facade.exchange import Exchange
+from quillgate_facade.plain_answer import is_plain, written
 from quillgate_facade.shed import Refusals, is_probe, rest_of
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,20 @@ class Connection(web.RequestHandler):
             return await super()._handle_request(*of)
         finally:
             self._answered += 1
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends an answer, and tells whether the client has gone before it was."""
+        if self._upgraded or not is_plain(request, resp):
+            return await super().finish_response(request, resp, start_time)
+        request._finish()
+        await request._prepare_hook(resp)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return resp, True
+        transport.write(written(resp))
+        return resp, False
 
     def _is_busy(self) -> bool:
         """Tells whether a request is not answered yet, or answered without having been read to its end."""

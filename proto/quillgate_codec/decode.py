@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from quillgate.v1 import json_pb2
 from quillgate_codec import mapping
-from quillgate_codec.json_error import JsonError, kind_of, wrong_type
+from quillgate_codec.json_error import KINDS, JsonError, wrong_type
 
 _dumps = msgspec.json.Encoder().encode
 
@@ -180,9 +180,10 @@ class DecoderSet:
         expected = tuple(cases)
         if "number" in cases:
             cases["integer"] = cases["number"]
+        of_type = {kind_type: cases[kind] for kind_type, kind in KINDS.items() if kind in cases}
 
         def fill(message: Any, value: Any) -> None:
-            case = cases.get(kind_of(value))
+            case = of_type.get(type(value))
             if case is None:
                 raise wrong_type(expected, value)
             case(message, value)

@@ -1,6 +1,7 @@
 """What the codec says of JSON that does not fit the contract: where, and in OpenAI's words."""
 
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 _ARTICLES = {
     "string": "a string",
@@ -11,6 +12,18 @@ _ARTICLES = {
     "object": "an object",
     "null": "null",
 }
+
+
+KINDS: Final[dict[type, str]] = {
+    NoneType: "null",
+    bool: "boolean",
+    str: "string",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+}
+"""The JSON name of each kind of decoded value."""
 
 
 class JsonError(ValueError):
@@ -42,12 +55,7 @@ class JsonError(ValueError):
 
 def kind_of(value: Any) -> str:
     """Returns the JSON name of a decoded value's kind."""
-    if value is None:
-        return "null"
-    if value is True or value is False:
-        return "boolean"
-    kinds: dict[type, str] = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
-    return kinds[type(value)]
+    return KINDS[type(value)]
 
 
 def wrong_type(expected: tuple[str, ...], value: Any) -> JsonError:
