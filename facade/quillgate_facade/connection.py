@@ -187,6 +187,7 @@ class Connection(web.RequestHandler):
 
     def _turn_away(self, data: bytes) -> None:
         """Answers 503 and keeps the connection; what is unusual is parsed first and refused by its handler."""
+        self._factory.door.note_refusal()
         rest = rest_of(data)
         if rest is None or self._paused or self.transport is None:
             self._factory.refusals.mark(self)

@@ -20,6 +20,17 @@ from typing import Protocol
 TURN_CPU_S = 0.005
 """How much a turn of the loop should work at most, in seconds: what a running stream waits, or a refusal."""
 
+LEAST_SHARE = 8
+"""So many requests a turn may take twice as long while others are turned away: fewer at a time, as on a slow machine,
+cost a tenth more each, since the ledger writes them together."""
+
+REFUSAL_COST = 0.04
+"""What turning one away costs, as a part of what serving one does."""
+
+SERVED_PER_REFUSAL = 2 * REFUSAL_COST
+"""For each that is turned away a turn serves so many at least, whatever that takes: clients that come back at once are
+turned away as often as there is time for it, and would get all of the time."""
+
 LEAST_TURN_S = 0.002
 """Turns that are shorter count as one, in seconds: a loop that waits for the database turns often."""
 
@@ -74,10 +85,11 @@ class Door:
         self._line: deque[tuple[float, Visitor]] = deque()
         self._turn_time = 0.0
         self._begun = 0
+        self._refused = 0
         self._share = _FIRST_SHARE
         self._worked_until_s = cpu_time()
         self._worked_s = 0.0
-        self._all_begun = 0.0
+        self._all_done = 0.0
         self.waiting_bytes = 0
 
     def enter(self) -> bool:
@@ -98,6 +110,10 @@ class Door:
             return True
         line = self._line
         return len(line) >= self._short_line and self._loop.time() - line[0][0] > MAX_WAIT_S
+
+    def note_refusal(self) -> None:
+        """Takes note that somebody was turned away in this turn."""
+        self._refused += 1
 
     def line_up(self, visitor: Visitor) -> None:
         """Puts a visitor at the end of the line."""
@@ -128,9 +144,11 @@ class Door:
         """Sets the share: what a turn may work, divided by what a request has cost of late with all that goes on."""
         worked_until_s = self._cpu_time()
         self._worked_s = self._worked_s * _FADE + worked_until_s - self._worked_until_s
-        self._all_begun = self._all_begun * _FADE + self._begun
+        self._all_done = self._all_done * _FADE + self._begun + self._refused * REFUSAL_COST
         self._worked_until_s = worked_until_s
         self._turn_time = now
-        self._begun = 0
-        affordable = TURN_CPU_S * self._all_begun / self._worked_s if self._worked_s else _MAX_SHARE
-        self._share = max(1, min(_MAX_SHARE, int(affordable)))
+        share = TURN_CPU_S * self._all_done / self._worked_s if self._worked_s else _MAX_SHARE
+        if self._refused:
+            share = max(share, min(LEAST_SHARE, 2 * share), self._refused * SERVED_PER_REFUSAL)
+        self._share = max(1, min(_MAX_SHARE, int(share)))
+        self._begun = self._refused = 0

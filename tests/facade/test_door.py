@@ -4,7 +4,15 @@ import asyncio
 
 from fakes.fake_turns import FakeTurns
 
-from quillgate_facade.door import MAX_WAIT_S, MAX_WAITING_BYTES, SHORT_LINE, Door
+from quillgate_facade.door import (
+    LEAST_SHARE,
+    MAX_WAIT_S,
+    MAX_WAITING_BYTES,
+    REFUSAL_COST,
+    SHORT_LINE,
+    TURN_CPU_S,
+    Door,
+)
 
 #: What a request costs in most of these tests.
 COST_S = 0.0005
@@ -47,6 +55,7 @@ class Hall:
                 self.guests.append(guest)
                 guest.let_in()
             elif self.door.is_shut():
+                self.door.note_refusal()
                 self.away += 1
             else:
                 self.guests.append(guest)
@@ -131,6 +140,37 @@ def test_three_times_too_many() -> None:
     assert served > 0.95 * (hall.turns.now_s - hall.start_s) / COST_S
     assert 0.6 < hall.away / came < 0.7
     assert hall.waiting() < SHORT_LINE + 1.2 * MAX_WAIT_S / COST_S
+
+
+def test_clients_that_come_back_at_once() -> None:
+    """A thousand who ask again as soon as they are turned away do not keep the others from being served."""
+    hall = Hall()
+    hall.come(SHORT_LINE)
+    hall.turns.turn(after_s=MAX_WAIT_S * 1.1)
+    start_s, served = hall.turns.now_s, 0
+    for _ in range(500):
+        hall.come(1000)
+        served += hall.turn(besides_s=1000 * REFUSAL_COST * COST_S)
+    assert hall.away > 400_000
+    assert served * COST_S > 0.6 * (hall.turns.now_s - start_s)
+
+
+def test_a_slow_machine_serves_a_few_at_a_time() -> None:
+    """Where a turn would hold less, it serves eight while others are turned away, and takes up to twice as long."""
+    hall = Hall()
+    cost_s = TURN_CPU_S / 5
+    for _ in range(300):
+        hall.come(10)
+        hall.turn(cost_s)
+    assert hall.away
+    for _ in range(100):
+        hall.come(10)
+        assert hall.turn(cost_s) == LEAST_SHARE
+    slower_s = TURN_CPU_S / 2
+    for _ in range(100):
+        hall.come(10)
+        served = hall.turn(slower_s)
+    assert served in (3, 4)
 
 
 def test_the_door_opens_again() -> None:
