@@ -89,7 +89,10 @@ class Router:
         InvalidRequest when nobody ever can, and ProviderCredentialRejected when that is for an unusable own key.
         """
         keys = self.own_keys.of(workspace_id)
-        ranked = self._rank(workspace_id, keys, models, endpoint, session, self.health.glance)
+        found = self._all_candidates(workspace_id, keys, models, endpoint)
+        if len(found) == 1 and found[0].rank == 0 and self.health.is_free(found[0]):
+            return Route((found[0],), keys.revision)
+        ranked = self._rank(found, workspace_id, session, self.health.glance)
         eligible = tuple(place.candidate for place in ranked if place.eligible)
         if not any(place.candidate.rank == 0 for place in ranked):
             _require_usable(keys, models[0])
@@ -106,7 +109,8 @@ class Router:
     def explain(self, workspace_id: str, model: Model, endpoint: Endpoint, *, session: str = "") -> list[Ranked]:
         """Returns every candidate with its place and the reason for it, those that would not be asked last."""
         keys = self.own_keys.of(workspace_id)
-        ranked = self._rank(workspace_id, keys, [model], endpoint, session, self.health.view)
+        found = self._all_candidates(workspace_id, keys, [model], endpoint)
+        ranked = self._rank(found, workspace_id, session, self.health.view)
         named = {place.candidate.upstream for place in ranked}
         unable = [
             Ranked(candidate, self.health.view(candidate), False, reason)
@@ -117,18 +121,21 @@ class Router:
 
     def _rank(
         self,
+        found: Sequence[Candidate],
         workspace_id: str,
-        keys: WorkspaceKeys,
-        models: Sequence[Model],
-        endpoint: Endpoint,
         session: str,
         view: Callable[[Candidate], UpstreamView],
     ) -> list[Ranked]:
+        name = f"{workspace_id}\0{session}" if session else ""
+        return rank(found, view, session=name, chance=self._chance)
+
+    def _all_candidates(
+        self, workspace_id: str, keys: WorkspaceKeys, models: Sequence[Model], endpoint: Endpoint
+    ) -> list[Candidate]:
         found: list[Candidate] = []
         for place, model in enumerate(models):
             found += self._candidates(workspace_id, keys, model, endpoint, place)
-        name = f"{workspace_id}\0{session}" if session else ""
-        return rank(found, view, session=name, chance=self._chance)
+        return found
 
     def _candidates(
         self, workspace_id: str, keys: WorkspaceKeys, model: Model, endpoint: Endpoint, place: int

@@ -223,6 +223,11 @@ class UpstreamHealth:
         """Returns the same without the recent requests, which choosing does not need."""
         return self._seen(candidate, self._upstreams.get(candidate.key), (0, 0))
 
+    def is_free(self, candidate: Candidate) -> bool:
+        """Tells that nothing keeps a candidate from being asked, in far fewer steps than a view takes."""
+        upstream = self._upstreams.get(candidate.key)
+        return not candidate.account.max_in_flight and (upstream is None or not upstream.open_s)
+
     def _seen(self, candidate: Candidate, upstream: _Upstream | None, recent: tuple[int, int]) -> UpstreamView:
         in_account = self._accounts.get(_account(candidate), 0)
         if upstream is None:

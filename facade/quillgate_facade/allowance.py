@@ -48,6 +48,8 @@ def allowance_headers(account: Receipt | Reservation, now: Callable[[], datetime
     day = _day_of(account)
     if day is not None:
         states[LIMIT_DAILY_MESSAGE_ALLOWANCE] = day
+    if not states:
+        return {REMAINING_HEADER: str(account.remaining_messages)} if account.HasField("remaining_messages") else {}
     headers: dict[str, str] = {}
     tightest = tightest_of(states.values())
     if tightest is not None:

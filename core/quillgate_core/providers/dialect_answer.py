@@ -112,8 +112,10 @@ def _count_thoughts(usage: dict[str, Any]) -> None:
     """Adds the tokens of thoughts where the vendor's own total shows that its completion tokens lack them."""
     details = usage.get("completion_tokens_details")
     thought = details.get("reasoning_tokens") if type(details) is dict else None
+    if type(thought) is not int or thought <= 0:
+        return
     prompt, completion, total = (usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    if type(thought) is not int or type(prompt) is not int or type(completion) is not int or thought <= 0:
+    if type(prompt) is not int or type(completion) is not int:
         return
     if total == prompt + completion + thought:
         usage["completion_tokens"] = completion + thought
