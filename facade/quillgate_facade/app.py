@@ -10,12 +10,13 @@ The channel is the caller's: it outlives the server and is closed by whoever mad
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import Protocol
 
 import grpc.aio
 from aiohttp import web
 
-from quillgate_facade.answers import answering
+from quillgate_facade.answers import Handler, answering
 from quillgate_facade.chat import ChatHandler
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.connection import ConnectionFactory
@@ -27,7 +28,7 @@ from quillgate_facade.health import HealthHandler
 from quillgate_facade.models import ModelsHandler
 from quillgate_facade.passed_connections import PassedConnections
 from quillgate_facade.responses import ResponsesHandler
-from quillgate_facade.routes import add_routes, api_endpoints, probe_endpoints
+from quillgate_facade.routes import add_routes, api_endpoints, at_once, probe_endpoints
 from quillgate_facade.shed import Refusals
 from quillgate_facade.text_completions import TextHandler
 from quillgate_facade.transcriptions import TranscriptionsHandler
@@ -36,6 +37,7 @@ from quillgate_facade.usage import UsageHandler
 CONFIG = web.AppKey("config", FacadeConfig)
 REFUSALS = web.AppKey("refusals", Refusals)
 DRAIN = web.AppKey("drain", Drain)
+AT_ONCE: web.AppKey[Mapping[tuple[str, str], Handler]] = web.AppKey("at_once", dict)
 
 _BACKLOG = 4096
 #: How many connections are accepted in a turn of the loop. libuv accepts one, so a busy loop would accept a few hundred
@@ -50,12 +52,11 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
     drain = Drain()
     refusals = Refusals()
     core = CoreClient(channel)
-    app = web.Application(middlewares=[answering(config, drain, refusals)])
+    around = answering(config, drain, refusals)
+    app = web.Application(middlewares=[around])
     app[CONFIG] = config
     app[REFUSALS] = refusals
     app[DRAIN] = drain
-    if config.cors_origins:
-        app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
     api = api_endpoints(
         ChatHandler(core, config, drain),
         ModelsHandler(core, config, drain),
@@ -65,6 +66,11 @@ def build_app(channel: grpc.aio.Channel, config: FacadeConfig) -> web.Applicatio
         usage=UsageHandler(core, config, drain),
     )
     add_routes(app, api, probe_endpoints(HealthHandler(core, config, drain)))
+    app[AT_ONCE] = {}
+    if config.cors_origins:
+        app.on_response_prepare.append(Cors(config.cors_origins).add_headers)
+    else:
+        app[AT_ONCE] = at_once(api, around)  # past aiohttp's router, and with it past what the signal adds
     return app
 
 
@@ -138,7 +144,7 @@ async def _connections_of(app: web.Application, door: Door | None = None) -> tup
     await runner.setup()
     assert runner.server is not None
     door = door or Door(asyncio.get_running_loop())
-    return runner, ConnectionFactory(runner.server, app[CONFIG], door, app[REFUSALS])
+    return runner, ConnectionFactory(runner.server, app[CONFIG], door, app[REFUSALS], app[AT_ONCE])
 
 
 class _Listening:

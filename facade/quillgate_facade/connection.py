@@ -6,12 +6,13 @@ cannot parse with text.
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
-from quillgate_facade.answers import error_answer, unexpected
+from quillgate_facade.answers import Handler, error_answer, unexpected
 from quillgate_facade.config import FacadeConfig
 from quillgate_facade.door import Door
 from quillgate_facade.errors import SERVER_ERROR, ApiError
@@ -31,8 +32,16 @@ _MAX_HELD_BYTES = 65_536
 class ConnectionFactory:
     """Makes the protocol of each connection and counts those that are open; what `loop.create_server` calls."""
 
-    def __init__(self, server: web.Server, config: FacadeConfig, door: Door, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        config: FacadeConfig,
+        door: Door,
+        refusals: Refusals,
+        at_once: Mapping[tuple[str, str], Handler],
+    ) -> None:
         self._server = server
+        self.at_once = at_once
         self.config = config
         self.door = door
         self.refusals = refusals
@@ -134,9 +143,12 @@ class Connection(web.RequestHandler):
             self.transport.resume_reading()
         self._parse(data)
 
-    async def _handle_request(self, *of: Any) -> tuple[web.StreamResponse, bool]:
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Any
+    ) -> tuple[web.StreamResponse, bool]:
+        handler = self._factory.at_once.get((request.method, request.raw_path), request_handler)
         try:
-            return await super()._handle_request(*of)
+            return await super()._handle_request(request, start_time, handler)
         finally:
             self._answered += 1
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from quillgate_facade.answers import Handler
 from quillgate_facade.chat import ChatHandler
@@ -68,6 +70,19 @@ def add_routes(app: web.Application, api: Iterable[Endpoint], probes: Iterable[E
     _add(app, "", tuple(probes))
     served = ", ".join(f"{endpoint.method} {endpoint.path.replace(':.+', '')}" for endpoint in api)
     app.router.add_route("*", "/{path:.*}", _unknown_url(served), expect_handler=_expect_nothing)
+
+
+def at_once(api: Iterable[Endpoint], around: Middleware) -> dict[tuple[str, str], Handler]:
+    """Returns who answers the methods and paths that have no variable part, each with `around` around it.
+
+    aiohttp's router would find the same, by steps that are a fortieth of a whole request.
+    """
+    return {
+        (endpoint.method, prefix + endpoint.path): partial(around, handler=endpoint.handler)
+        for prefix in PREFIXES
+        for endpoint in api
+        if "{" not in endpoint.path
+    }
 
 
 def _add(app: web.Application, prefix: str, endpoints: Sequence[Endpoint]) -> None:
