@@ -136,6 +136,11 @@ class Connection(web.RequestHandler):
             self._hold(data)
             self._factory.door.line_up(self)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Reads on after a pause; aiohttp asks for it after each piece of a body, paused or not, and then parses."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def let_in(self) -> None:
         """Begins the request that waited at the door."""
         data = self._take_held()
@@ -156,7 +161,7 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Sends an answer, and tells whether the client has gone before it was."""
-        if self._upgraded or not is_plain(request, resp):
+        if self._upgraded or not is_plain(resp, request):
             return await super().finish_response(request, resp, start_time)
         request._finish()
         await request._prepare_hook(resp)

@@ -3,7 +3,7 @@
 What is unusual in any way is left to aiohttp.
 """
 
-from typing import cast
+from typing import TypeGuard
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
@@ -12,7 +12,7 @@ from aiohttp.http_writer import _serialize_headers
 _BODILESS = frozenset({204, 205, 304})
 
 
-def is_plain(request: web.BaseRequest, answer: web.StreamResponse) -> bool:
+def is_plain(answer: web.StreamResponse, request: web.BaseRequest) -> TypeGuard[web.Response]:
     """Tells an answer that is there as a whole, on a connection that stays open after it."""
     return (
         type(answer) is web.Response
@@ -26,9 +26,10 @@ def is_plain(request: web.BaseRequest, answer: web.StreamResponse) -> bool:
     )
 
 
-def written(answer: web.StreamResponse) -> bytes:
+def written(answer: web.Response) -> bytes:
     """Returns a plain answer as it is sent, and takes note that it was."""
-    body, headers = cast("bytes", cast("web.Response", answer).body), answer.headers
+    body, headers = answer.body, answer.headers
+    assert type(body) is bytes
     headers["content-length"] = str(len(body))
     headers.setdefault("content-type", "application/octet-stream")
     headers["date"] = rfc822_formatted_time()

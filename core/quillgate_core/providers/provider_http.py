@@ -102,6 +102,8 @@ class ProviderResponse:
             pieces.append(data)
             if self._read_bytes > self._limits.whole_bytes:
                 raise self._errors.unavailable("sent more than this gateway reads")
+            if self.is_at_end():
+                break
         return b"".join(pieces)
 
     async def read_refusal(self) -> bytes:
