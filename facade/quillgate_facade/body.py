@@ -39,10 +39,11 @@ def _check_head(request: web.Request, config: FacadeConfig) -> None:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
         raise ApiError(415, "Compressed request bodies are not accepted. Send the body without Content-Encoding.")
-    if request.content_type.startswith("multipart/"):
+    if request.headers.get("content-type", "").lstrip().lower().startswith("multipart/"):
         raise ApiError(400, "This endpoint takes a JSON body (Content-Type: application/json), not a form.")
-    if request.content_length is not None:
-        _check_size(request.content_length, config)
+    size = request.content_length
+    if size is not None:
+        _check_size(size, config)
 
 
 def _check_size(size: int, config: FacadeConfig) -> None:
