@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -132,6 +133,17 @@ class RunningService:
             metadata=self.metadata(),
         )
         return Tenant(workspace_id, created.key.key_id, created.secret)
+
+    async def send_chat(self, key: str, *, stream: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Sends a request over a bare socket, which a test may then cut at any moment."""
+        host, port = self.http_url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        payload = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+        framing = f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        writer.write((head + framing + payload).encode())
+        await writer.drain()
+        return reader, writer
 
     async def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Reads the database behind the service's back."""

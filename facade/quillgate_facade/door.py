@@ -22,7 +22,7 @@ TURN_CPU_S = 0.005
 
 LEAST_SHARE = 8
 """So many requests a turn may take twice as long while others are turned away: fewer at a time, as on a slow machine,
-cost a tenth more each, since the ledger writes them together."""
+cost 6 to 9 % more each, since the ledger writes them together."""
 
 REFUSAL_COST = 0.04
 """What turning one away costs, as a part of what serving one does."""

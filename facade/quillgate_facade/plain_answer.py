@@ -1,4 +1,4 @@
-"""Writes the common kind of whole answer, head and body, in one step: just as aiohttp would, in a fifth of its steps.
+"""Writes the common kind of whole answer, head and body, in one step: as aiohttp would, in a third of its instructions.
 
 What is unusual in any way is left to aiohttp.
 """

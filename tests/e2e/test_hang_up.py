@@ -1,30 +1,12 @@
 """Clients that go away: the provider's connection is closed, the request is settled, nothing stays open."""
 
 import asyncio
-import json
 
 import pytest
 from fakes.scripted_upstream import Step, chat_chunk, sse_answer
-from service import MODEL, RunningService, Tenant
+from service import RunningService
 
 CHUNKS = 6
-
-
-Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def send(service: RunningService, tenant: Tenant, *, stream: bool) -> Socket:
-    """Sends a request over a bare socket."""
-    host, port = service.http_url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    payload = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {tenant.key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-    )
-    writer.write(head.encode() + payload)
-    await writer.drain()
-    return reader, writer
 
 
 @pytest.mark.parametrize("chunks_read", range(CHUNKS + 1))
@@ -33,7 +15,7 @@ async def test_hang_up_at_every_chunk(service: RunningService, chunks_read: int)
     tenant = await service.tenant()
     events = [chat_chunk({"role": "assistant", "content": f"word{i} "}) for i in range(chunks_read)]
     service.upstream.script(sse_answer(*events, Step.HANG))
-    reader, writer = await send(service, tenant, stream=True)
+    reader, writer = await service.send_chat(tenant.key, stream=True)
     asked = await service.upstream.wait_for_requests(1)
     for index in range(chunks_read):
         async with asyncio.timeout(5):
@@ -53,7 +35,7 @@ async def test_hang_up_on_a_unary_answer(service: RunningService) -> None:
     """A client that leaves before its one answer is charged what was observed, and the provider is told."""
     tenant = await service.tenant()
     service.upstream.script(sse_answer(Step.HANG))
-    _, writer = await send(service, tenant, stream=False)
+    _, writer = await service.send_chat(tenant.key, stream=False)
     asked = await service.upstream.wait_for_requests(1)
     writer.transport.abort()
     async with asyncio.timeout(1.0):
@@ -67,7 +49,7 @@ async def test_many_hang_ups_leave_nothing_open(service: RunningService) -> None
     tenant = await service.tenant(allowance=1000)
 
     async def visit(number: int) -> None:
-        _, writer = await send(service, tenant, stream=bool(number % 2))
+        _, writer = await service.send_chat(tenant.key, stream=bool(number % 2))
         await asyncio.sleep((number % 10) * 0.003)
         writer.transport.abort()
 

@@ -5,7 +5,6 @@ It is run rarely, since each of its searches stops the service; until then, circ
 
 import asyncio
 import gc
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -108,11 +107,7 @@ async def _ask(service: RunningService, key: str, **members: Any) -> int:
 
 async def _leave(service: RunningService, key: str, *, stream: bool) -> None:
     service.upstream.script(sse_answer(Step.HANG))
-    host, port = service.http_url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port))
-    payload = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n{payload}".encode())
+    _, writer = await service.send_chat(key, stream=stream)
     asked = await service.upstream.wait_for_requests(len(service.upstream.requests) + 1)
     writer.transport.abort()
     await asyncio.wait_for(asked.disconnected.wait(), 5)

@@ -96,11 +96,11 @@ async def test_browsers_are_told_whom_they_may_show_it(core: FakeCore, start: St
 
 
 async def test_a_header_never_ends_early(core: FakeCore, facade: FacadeServer) -> None:
-    """What a core says of itself cannot add a line to the head."""
+    """What a core says of itself cannot add a line to the head: rather, the connection ends without an answer."""
     answer = answer_of()
     answer.upstream = "evil\r\nset-cookie: a=b"
     core.script.answer = answer
     reader, writer = await asyncio.open_connection("127.0.0.1", facade.port)
     writer.write(request("POST /v1/chat/completions HTTP/1.1", body=BODY))
-    assert b"set-cookie: a=b\r\n" not in await asyncio.wait_for(reader.read(65_536), 10)
+    assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
