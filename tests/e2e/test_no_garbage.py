@@ -95,6 +95,11 @@ async def left_stream(service: RunningService, key: str) -> None:
     await _leave(service, key, stream=True)
 
 
+async def left_with_another(service: RunningService, key: str) -> None:
+    """Is left by its client, which has sent another request behind it."""
+    await _leave(service, key, stream=False, behind=b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+
+
 async def _ask(service: RunningService, key: str, **members: Any) -> int:
     question = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **members}
     async with (
@@ -105,15 +110,28 @@ async def _ask(service: RunningService, key: str, **members: Any) -> int:
         return answer.status
 
 
-async def _leave(service: RunningService, key: str, *, stream: bool) -> None:
+async def _leave(service: RunningService, key: str, *, stream: bool, behind: bytes = b"") -> None:
     service.upstream.script(sse_answer(Step.HANG))
     _, writer = await service.send_chat(key, stream=stream)
     asked = await service.upstream.wait_for_requests(len(service.upstream.requests) + 1)
+    writer.write(behind)
+    await asyncio.sleep(0.05)  # until the service has read what is behind
     writer.transport.abort()
     await asyncio.wait_for(asked.disconnected.wait(), 5)
 
 
-VISITS: list[Visit] = [whole, streamed, bad, exhausted, failed, cut_whole, cut_stream, left_whole, left_stream]
+VISITS: list[Visit] = [
+    whole,
+    streamed,
+    bad,
+    exhausted,
+    failed,
+    cut_whole,
+    cut_stream,
+    left_whole,
+    left_stream,
+    left_with_another,
+]
 
 
 @pytest.mark.parametrize("visit", VISITS)
