@@ -16,6 +16,7 @@ from typing import Protocol
 import grpc.aio
 from aiohttp import web
 
+from quillgate_facade.accepting import Acceptor, Beginnings
 from quillgate_facade.answers import Handler, answering
 from quillgate_facade.chat import ChatHandler
 from quillgate_facade.config import FacadeConfig
@@ -39,10 +40,6 @@ REFUSALS = web.AppKey("refusals", Refusals)
 DRAIN = web.AppKey("drain", Drain)
 AT_ONCE: web.AppKey[Mapping[tuple[str, str], Handler]] = web.AppKey("at_once", dict)
 
-_BACKLOG = 4096
-#: How many connections are accepted in a turn of the loop. libuv accepts one, so a busy loop would accept a few hundred
-#: a second and let the others time out; through so many copies of the listening socket it accepts as many.
-_ACCEPTS = 32
 #: What handlers get to write their last frame after their calls were ended, in seconds.
 _LAST_WORDS_S = 2.0
 
@@ -124,11 +121,14 @@ async def serve(app: web.Application, *, sock: socket.socket | None = None, door
     config = app[CONFIG]
     runner, factory = await _connections_of(app, door)
     try:
-        listener = await _listen(factory, config, sock)
+        sockets = [sock] if sock is not None else await _bound(config)
+        port = int(sockets[0].getsockname()[1])
+        listener = Acceptor(sockets, Beginnings(factory).begin)
+        listener.open()
     except OSError:
         await runner.cleanup()
         raise
-    return FacadeServer(runner, listener, factory, app[DRAIN], port=listener.port)
+    return FacadeServer(runner, listener, factory, app[DRAIN], port=port)
 
 
 async def serve_passed(app: web.Application, source: socket.socket) -> FacadeServer:
@@ -147,23 +147,11 @@ async def _connections_of(app: web.Application, door: Door | None = None) -> tup
     return runner, ConnectionFactory(runner.server, app[CONFIG], door, app[REFUSALS], app[AT_ONCE])
 
 
-class _Listening:
-    """Several copies of one listening socket."""
-
-    def __init__(self, servers: list[asyncio.Server]) -> None:
-        self._servers = servers
-        self.port = int(servers[0].sockets[0].getsockname()[1])
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.close()
-
-
-async def _listen(factory: ConnectionFactory, config: FacadeConfig, sock: socket.socket | None) -> _Listening:
-    loop = asyncio.get_running_loop()
-    if sock is not None:
-        first = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
-    else:
-        first = await loop.create_server(factory, config.host, config.port, backlog=_BACKLOG)
-    copies = [each.dup() for each in first.sockets for _ in range(_ACCEPTS - 1)]
-    return _Listening([first, *[await loop.create_server(factory, sock=copy, backlog=_BACKLOG) for copy in copies]])
+async def _bound(config: FacadeConfig) -> list[socket.socket]:
+    """Returns sockets that are bound to each address of the configured host."""
+    server = await asyncio.get_running_loop().create_server(
+        asyncio.Protocol, config.host, config.port, start_serving=False
+    )
+    sockets = [each.dup() for each in server.sockets]
+    server.close()
+    return sockets

@@ -128,10 +128,12 @@ class Connection(web.RequestHandler):
             self._hold(data)
         elif self._skip:
             self._drop(data)
-        elif self._factory.door.enter() or is_probe(data):
+        elif self._factory.door.enter():
             self._parse(data)
         elif self._factory.door.is_shut():
             self._turn_away(data)
+        elif is_probe(data):
+            self._parse(data)
         else:
             self._hold(data)
             self._factory.door.line_up(self)
@@ -204,8 +206,11 @@ class Connection(web.RequestHandler):
 
     def _turn_away(self, data: bytes) -> None:
         """Answers 503 and keeps the connection; what is unusual is parsed first and refused by its handler."""
-        self._factory.door.note_refusal()
         rest = rest_of(data)
+        if rest is None and is_probe(data):
+            self._parse(data)
+            return
+        self._factory.door.note_refusal()
         if rest is None or self._paused or self.transport is None:
             self._factory.refusals.mark(self)
             self._parse(data)

@@ -3,8 +3,8 @@
 One event loop serves everybody, so what it cannot keep up with would wait inside it: in sockets that are read late, in
 callbacks that run late, everywhere at once, and running streams would wait too. The door keeps that outside. In each
 turn of the loop it lets a few requests begin: as many as keep a turn short. The others wait in line, in the order of
-arrival, unparsed. When the first in line has waited for long, the line is longer than is good for anybody, and who
-comes then is told at once to come back later. That costs a fraction of serving, so that the time is left for those who
+arrival, unparsed. A crowd that comes at once may join, whatever its size. Later, when whoever joins would wait for
+long, he is told at once to come back later. That costs a fraction of serving, so that the time is left for those who
 were let in.
 
 Only our own time counts. A request that waits for its provider does nothing here, so however slow a provider is, and
@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 TURN_CPU_S = 0.005
@@ -34,8 +35,11 @@ turned away as often as there is time for it, and would get all of the time."""
 LEAST_TURN_S = 0.002
 """Turns that are shorter count as one, in seconds: a loop that waits for the database turns often."""
 
+BURST_S = 0.05
+"""How long anybody may join a line after it began, in seconds."""
+
 MAX_WAIT_S = 0.1
-"""How long the first in line may have waited before nobody else joins a line that is not short, in seconds."""
+"""How long one who joins later may have to wait if the line moves as of late, unless it is short; in seconds."""
 
 SHORT_LINE = 256
 """A line that anybody may join, however slow the machine is. Longer ones cost more than they are good for."""
@@ -82,7 +86,11 @@ class Door:
         self._loop = loop
         self._cpu_time = cpu_time
         self._short_line = short_line
-        self._line: deque[tuple[float, Visitor]] = deque()
+        self._line: deque[Visitor] = deque()
+        self._line_time = 0.0
+        self._line_age_s = 0.0
+        self._line_let_in = 0.0
+        self._longest_line = inf
         self._turn_time = 0.0
         self._begun = 0
         self._refused = 0
@@ -106,10 +114,7 @@ class Door:
 
     def is_shut(self) -> bool:
         """Tells whether the line is too long for one more."""
-        if self.waiting_bytes > MAX_WAITING_BYTES:
-            return True
-        line = self._line
-        return len(line) >= self._short_line and self._loop.time() - line[0][0] > MAX_WAIT_S
+        return len(self._line) >= self._longest_line or self.waiting_bytes > MAX_WAITING_BYTES
 
     def note_refusal(self) -> None:
         """Takes note that somebody was turned away in this turn."""
@@ -118,8 +123,11 @@ class Door:
     def line_up(self, visitor: Visitor) -> None:
         """Puts a visitor at the end of the line."""
         if not self._line:
+            self._line_time = self._loop.time()
+            self._line_age_s = self._line_let_in = 0.0
+            self._longest_line = inf
             self._loop.call_later(LEAST_TURN_S, self._let_in)
-        self._line.append((self._loop.time(), visitor))
+        self._line.append(visitor)
 
     async def empty(self) -> None:
         """Returns when nobody is in line any more and those who were have begun."""
@@ -130,10 +138,15 @@ class Door:
 
     def _let_in(self) -> None:
         """Runs once in each turn of the loop while there is a line."""
-        self._begin_turn(self._loop.time())
+        now = self._loop.time()
+        self._line_age_s = self._line_age_s * _FADE + now - self._turn_time
+        self._line_let_in = self._line_let_in * _FADE + self._begun
+        if now - self._line_time > BURST_S:
+            self._longest_line = max(self._short_line, MAX_WAIT_S * self._line_let_in / self._line_age_s)
+        self._begin_turn(now)
         line = self._line
         while line and self._begun < self._share:
-            visitor = line.popleft()[1]
+            visitor = line.popleft()
             if visitor.waiting_bytes:
                 self._begun += 1
                 visitor.let_in()

@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from quillgate_facade.accepting import Beginnings
+
 _MOST_AT_ONCE = 64
 
 
@@ -16,8 +18,7 @@ class PassedConnections:
 
     def __init__(self, source: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
         self._source = source
-        self._factory = factory
-        self._beginnings: set[asyncio.Task[object]] = set()
+        self._beginnings = Beginnings(factory)
 
     def open(self) -> None:
         """Begins to take connections; to be called in the event loop that serves them."""
@@ -60,13 +61,4 @@ class PassedConnections:
         except OSError:  # the client has gone already
             os.close(descriptor)
             return
-        connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._factory, connection))
-        self._beginnings.add(task)
-        task.add_done_callback(self._begun)
-
-    def _begun(self, task: asyncio.Task[object]) -> None:
-        self._beginnings.discard(task)
-        if not task.cancelled():
-            task.exception()  # a client that left in between is no event
+        self._beginnings.begin(connection)

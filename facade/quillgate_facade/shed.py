@@ -14,9 +14,14 @@ MAX_SKIPPED_BYTES = 8 * 1024 * 1024
 """Largest body that is read and dropped to keep a connection; the rest of a larger one is the parser's matter."""
 
 _PROBES = (b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz")
-_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,8})(?:\r\n|\Z)")
-_UNUSUAL = (b"transfer-encoding", b"expect:", b"upgrade:", b"\r\norigin:", b"\r\n ", b"\r\n\t", b"\0")
-_KEEP_ALIVE = b"\r\nconnection: keep-alive"
+#: Any header but those that change where a request ends, or what its answer must be.
+_FIELD = (
+    rb"(?!content-length:|transfer-encoding:|expect:|upgrade:|origin:|connection:(?! keep-alive\r))"
+    rb"[\w!#$%&'*+.^`|~-]+:[^\r\n\0]*\r\n"
+)
+_HEAD = re.compile(
+    rb"POST [!-~]+ HTTP/1\.1\r\n(?i:(?:%b)*content-length: ?(\d{1,8})\r\n(?:%b)*)\r\n" % (_FIELD, _FIELD)
+)
 
 _MESSAGE = "The server is at its capacity. Please retry shortly."
 _RETRY_AFTER_S = (1, 2, 3)
@@ -35,16 +40,10 @@ def is_probe(data: bytes) -> bool:
 
 def rest_of(data: bytes) -> int | None:
     """Returns how many bytes are to come of a request that begins with `data`, None when only a parser can tell."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not data.startswith(b"POST "):
+    head = _HEAD.match(data)
+    if head is None:
         return None
-    head = data[:end].lower()
-    if not head.endswith(b" http/1.1", 0, head.find(b"\r\n")) or head.count(b"content-length") != 1:
-        return None
-    if head.count(b"connection:") != head.count(_KEEP_ALIVE) or any(sign in head for sign in _UNUSUAL):
-        return None
-    length = _LENGTH.search(head)
-    rest = int(length[1]) - (len(data) - end - 4) if length is not None else -1
+    rest = int(head[1]) - (len(data) - head.end())
     return rest if 0 <= rest <= MAX_SKIPPED_BYTES else None
 
 

@@ -142,6 +142,23 @@ def test_three_times_too_many() -> None:
     assert hall.waiting() < SHORT_LINE + 1.2 * MAX_WAIT_S / COST_S
 
 
+def test_a_line_that_stands_is_as_long_as_it_may_be() -> None:
+    """On a fast machine too: nobody joins it when that is too long a wait, also when those before came in one burst."""
+    hall = Hall()
+    cost_s = COST_S / 5
+    came = 0
+    lengths: list[int] = []
+    while hall.turns.now_s - hall.start_s < 3:
+        crowd = int((hall.turns.now_s - hall.start_s) * 3 / cost_s) - came
+        hall.come(crowd)
+        came += crowd
+        lengths.append(hall.waiting())
+        hall.turn(cost_s)
+    standing = lengths[len(lengths) // 3 :]
+    assert 0.7 * MAX_WAIT_S / cost_s < min(standing)
+    assert max(standing) < 1.2 * MAX_WAIT_S / cost_s
+
+
 def test_clients_that_come_back_at_once() -> None:
     """A thousand who ask again as soon as they are turned away do not keep the others from being served."""
     hall = Hall()
