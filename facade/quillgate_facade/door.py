@@ -25,8 +25,8 @@ LEAST_SHARE = 8
 """So many requests a turn may take twice as long while others are turned away: fewer at a time, as on a slow machine,
 cost 6 to 9 % more each, since the ledger writes them together."""
 
-REFUSAL_COST = 0.04
-"""What turning one away costs, as a part of what serving one does."""
+REFUSAL_COST = 0.1
+"""What turning one away costs, as a part of what serving one does: 0.04 to 0.1, it depends on the machine."""
 
 SERVED_PER_REFUSAL = 2 * REFUSAL_COST
 """For each that is turned away a turn serves so many at least, whatever that takes: clients that come back at once are
