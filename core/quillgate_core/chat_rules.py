@@ -65,7 +65,7 @@ def _check_ranges(request: ChatCompletionRequest) -> None:
         if is_set(name):
             value, (least, most) = getattr(request, name), bounds
             if not least <= value <= most:
-                problem = f"expected a value from {least:g} to {most:g}, but got {value:g} instead"
+                problem = f"expected a value from {least:.12g} to {most:.12g}, but got {value:.12g} instead"
                 raise InvalidRequest(f"Invalid value for '{name}': {problem}.", param=name, code="invalid_value")
 
 

@@ -86,7 +86,7 @@ def _check_ranges(request: TextCompletionRequest) -> None:
         if request.HasField(name):  # type: ignore[arg-type]  # the stub wants literals
             value = getattr(request, name)
             if not least <= value <= most:
-                raise invalid(name, f"expected a value from {least:g} to {most:g}, but got {value:g} instead")
+                raise invalid(name, f"expected a value from {least:.12g} to {most:.12g}, but got {value:.12g} instead")
 
 
 def _missing(param: str) -> InvalidRequest:

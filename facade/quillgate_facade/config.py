@@ -121,5 +121,5 @@ def _parse(item: "Field[Any]", text: str) -> str | int | float:
         raise ValueError(f"it must be {wanted}") from None
     least, most = item.metadata["least"], item.metadata["most"]
     if not least <= value <= most:
-        raise ValueError(f"it must be from {least:g} to {most:g}")
+        raise ValueError(f"it must be from {least:.12g} to {most:.12g}")
     return value

@@ -55,6 +55,15 @@ def test_required_members(fields: dict[str, Any], param: str) -> None:
     assert _refusal(_request(**fields)) == (param, "missing_required_parameter")
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_bounds_are_told_in_full(name: str) -> None:
+    """A refusal shows what was sent and what may be sent digit by digit, not rounded."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_chat(_request(**{name: 123_456_789}))
+    expected = "expected a value from 1 to 100000000, but got 123456789 instead"
+    assert str(caught.value) == f"Invalid value for '{name}': {expected}."
+
+
 @pytest.mark.parametrize("role", ["User", "bot", " user", "x" * 100_000])
 def test_unknown_role(role: str) -> None:
     """A role that no model knows is refused with those that there are, and quoted in part only."""

@@ -79,6 +79,12 @@ def test_bad_requests(members: dict[str, Any], param: str, code: str) -> None:
     assert (caught.value.metadata["param"], caught.value.metadata["code"]) == (param, code)
 
 
+def test_bounds_are_told_in_full() -> None:
+    """A refusal shows what was sent and what may be sent digit by digit, not rounded."""
+    with pytest.raises(InvalidRequest, match="from 1 to 100000000, but got 123456789 instead"):
+        _check(max_output_tokens=123_456_789)
+
+
 def test_members_hidden_in_extra_json() -> None:
     """A gRPC caller cannot set a typed member where no code looks for it."""
     request = response_request.from_json(b'{"model": "a/m", "input": "hi"}')

@@ -79,6 +79,12 @@ def test_what_only_grpc_can_send() -> None:
         check_text(hidden)
 
 
+def test_bounds_are_told_in_full() -> None:
+    """A refusal shows what was sent and what may be sent digit by digit, not rounded."""
+    with pytest.raises(InvalidRequest, match="from 0 to 100000000, but got 123456789 instead"):
+        check_text(_request(max_tokens=123_456_789))
+
+
 @pytest.mark.parametrize(
     ("prompt", "count"), [("a", 1), (["a"], 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1], [2], [3]], 3)]
 )

@@ -40,7 +40,7 @@ def test_all_problems_at_once() -> None:
         "QUILLGATE_FACADE_BODY_MAX_BYTES: it must be a whole number.",
         "QUILLGATE_FACADE_BODY_TIMEOUT_S: it must be a number.",
         "QUILLGATE_FACADE_HOST: it must not be empty.",
-        "QUILLGATE_FACADE_IDLE_TIMEOUT_S: it must be from 0.001 to 1e+09.",
+        "QUILLGATE_FACADE_IDLE_TIMEOUT_S: it must be from 0.001 to 1000000000.",
         "QUILLGATE_FACADE_PORT: it must be from 0 to 65535.",
         "QUILLGATE_FACADE_POTR: there is no such setting.",
     ]
