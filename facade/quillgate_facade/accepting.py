@@ -14,6 +14,7 @@ BACKLOG = 4096
 
 _MOST_AT_ONCE = 128
 _PAUSE_S = 0.05
+_SILENCE_S = 10.0  # after a trouble was logged
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Acceptor:
         self._sockets = list(sockets)
         self._give = give
         self._is_ready = is_ready
+        self._silence_time = 0.0
 
     def open(self) -> None:
         """Begins to listen; raises OSError when another service was faster."""
@@ -67,11 +69,17 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                logger.error("no connection can be accepted for now: %s", error.strerror)
+                self._log(error)
                 return self._rest(listening)
             if not self._give(connection):
                 return self._rest(listening)
         return True
+
+    def _log(self, error: OSError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._silence_time:
+            self._silence_time = now + _SILENCE_S
+            logger.error("no connection can be accepted for now: %s", error.strerror)
 
     def _rest(self, listening: socket.socket) -> bool:
         """Looks again in a moment."""
