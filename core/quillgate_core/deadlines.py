@@ -41,10 +41,10 @@ class Limit:
         self._is_over = False
 
     def __enter__(self) -> None:
-        task = self._task = asyncio.current_task()
+        self._all.note(self)
+        task = self._task = asyncio.current_task(self._all.loop)
         assert task is not None
         self._cancelling = task.cancelling()
-        self._all.note(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,7 +71,8 @@ class Deadlines:
         self.timeout_s = timeout_s
         self._times: dict[Deadline | Limit, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop  # known once there is a timer
+        self.loop: asyncio.AbstractEventLoop
+        """The one it belongs to, known from the first note on: asking for it is a system call."""
 
     def call(self, call: Callable[[], None]) -> Deadline:
         """Calls when the time is over, counted from now."""
@@ -86,9 +87,9 @@ class Deadlines:
     def note(self, entry: Deadline | Limit) -> None:
         """Lets an entry expire when the time is over, counted from now."""
         if self._timer is None:
-            self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(self.timeout_s, self._look)
-        self._times[entry] = self._loop.time() + self.timeout_s
+            self.loop = asyncio.get_running_loop()
+            self._timer = self.loop.call_later(self.timeout_s, self._look)
+        self._times[entry] = self.loop.time() + self.timeout_s
 
     def forget(self, entry: Deadline | Limit) -> None:
         """Lets an entry not expire any more."""
@@ -97,11 +98,11 @@ class Deadlines:
     def _look(self) -> None:
         """Ends what is over, and looks again when the oldest of the others can be."""
         self._timer = None
-        now = self._loop.time()
+        now = self.loop.time()
         over = []
         for entry, time in self._times.items():
             if time > now:
-                self._timer = self._loop.call_later(time - now, self._look)
+                self._timer = self.loop.call_later(time - now, self._look)
                 break
             over.append(entry)
         for entry in over:

@@ -56,12 +56,13 @@ class Run:
     that pulls a stream may be another one each time.
     """
 
-    __slots__ = ("_cancelling", "_is_interrupted", "_waiting", "error", "key_id", "reservation", "serving")
+    __slots__ = ("_cancelling", "_is_interrupted", "_loop", "_waiting", "error", "key_id", "reservation", "serving")
 
     def __init__(self, reservation: Reservation, serving: Callable[[], Candidate]) -> None:
         self.reservation = reservation
         self.key_id = reservation.key_id or ""
         self.serving = serving
+        self._loop = asyncio.get_running_loop()  # asking for it is a system call, and each piece of a stream enters
         self.error: QuillgateError | None = None
         """Why it was cut, None as long as it was not."""
         self._waiting: asyncio.Task[Any] | None = None
@@ -80,7 +81,7 @@ class Run:
     def __enter__(self) -> None:
         if self.error is not None:
             raise self.error
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._waiting, self._cancelling = task, task.cancelling()
 

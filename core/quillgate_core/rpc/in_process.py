@@ -178,6 +178,7 @@ class _Call:
 
     def __init__(self, context: InProcessContext, deadlines: Deadlines | None) -> None:
         self._context = context
+        self._loop = asyncio.get_running_loop()  # asking for it is a system call
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
         self._cancelled = False
@@ -193,7 +194,7 @@ class _Call:
 
     async def _wait(self, step: Any) -> Any:
         """Awaits one step of the servicer and turns its end, if it is none of ours, into the caller's exception."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         cancelling, self._waiting = task.cancelling(), task
         try:
@@ -319,7 +320,7 @@ class _UnaryCall(_Call):
         if self._outcome is not None:
             return await asyncio.shield(self._outcome)
         self._check()
-        self._outcome = asyncio.get_running_loop().create_future()
+        self._outcome = self._loop.create_future()
         try:
             response = await self._wait(self._serve(self._request, self._context))
         except asyncio.CancelledError:
@@ -357,7 +358,7 @@ class _StreamCall(_Call):
         if self._done:
             return EOF
         # As `_wait` does, without a coroutine of its own: this is done for each piece of a stream.
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         cancelling, self._waiting = task.cancelling(), task
         try:
