@@ -3,9 +3,8 @@
 One event loop serves everybody, so what it cannot keep up with would wait inside it: in sockets that are read late, in
 callbacks that run late, everywhere at once, and running streams would wait too. The door keeps that outside. In each
 turn of the loop it lets a few requests begin: as many as keep a turn short. The others wait in line, in the order of
-arrival, unparsed. A crowd that comes at once may join, whatever its size. Later, when whoever joins would wait for
-long, he is told at once to come back later. That costs a fraction of serving, so that the time is left for those who
-were let in.
+arrival, unparsed. A crowd of a thousand that comes at once may join. Later, when whoever joins would wait for long, he
+is told at once to come back. That costs a fraction of serving, so that the time is left for those who were let in.
 
 Only our own time counts. A request that waits for its provider does nothing here, so however slow a provider is, and
 however many wait for it, nobody is kept at the door for it. Nothing here knows HTTP.
@@ -15,7 +14,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from math import inf
 from typing import Protocol
 
 TURN_CPU_S = 0.005
@@ -35,14 +33,17 @@ turned away as often as there is time for it, and would get all of the time."""
 LEAST_TURN_S = 0.002
 """Turns that are shorter count as one, in seconds: a loop that waits for the database turns often."""
 
-BURST_S = 0.05
-"""How long anybody may join a line after it began, in seconds."""
+CROWD = 1024
+"""How many may come at once: so long is a line that anybody may join at its beginning, however slow the machine is."""
+
+BURST_S = 0.25
+"""How long that is the rule, in seconds."""
 
 MAX_WAIT_S = 0.1
 """How long one who joins later may have to wait if the line moves as of late, unless it is short; in seconds."""
 
 SHORT_LINE = 256
-"""A line that anybody may join, however slow the machine is. Longer ones cost more than they are good for."""
+"""A line that anybody may join at any time. Longer ones cost more than they are good for."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """How much those in line may have sent."""
@@ -90,7 +91,7 @@ class Door:
         self._line_time = 0.0
         self._line_age_s = 0.0
         self._line_let_in = 0.0
-        self._longest_line = inf
+        self._longest_line: float = CROWD
         self._turn_time = 0.0
         self._begun = 0
         self._refused = 0
@@ -125,7 +126,7 @@ class Door:
         if not self._line:
             self._line_time = self._loop.time()
             self._line_age_s = self._line_let_in = 0.0
-            self._longest_line = inf
+            self._longest_line = CROWD
             self._loop.call_later(LEAST_TURN_S, self._let_in)
         self._line.append(visitor)
 

@@ -6,6 +6,7 @@ import signal
 import socket
 from typing import Any
 
+import pytest
 from fakes.fake_worker import FakeCrew, FakeWorker
 
 from quillgate_cli.serve.doorman import Doorman
@@ -137,6 +138,41 @@ async def test_connections_go_to_workers_in_turn() -> None:
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
+
+
+async def test_a_crowd_that_workers_are_slow_to_take_is_kept() -> None:
+    """When no worker has room for one more connection, it waits for one that has, and so do those behind it."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    doorman = Doorman((listening,))
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    doorman.add(ours)
+    doorman.open()
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(100)]
+    await asyncio.sleep(0.2)
+    received = [await asyncio.to_thread(_receive, theirs) for _ in clients]
+    assert received == [1] * 100
+    doorman.close()
+    for each in (*clients, ours, theirs):
+        each.close()
+
+
+async def test_what_nobody_takes_ends_with_the_doorman(caplog: pytest.LogCaptureFixture) -> None:
+    """At a stop, a connection that no worker took is closed, and its client does not wait for ever."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    doorman = Doorman((listening,))
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    doorman.add(ours)
+    doorman.open()
+    with socket.create_connection(listening.getsockname(), 10) as client:
+        await asyncio.sleep(0.1)
+        doorman.close()
+        assert client.recv(1) == b""
+    assert caplog.messages == ["no worker takes connections; one was closed"]
+    ours.close()
 
 
 def _receive(theirs: socket.socket) -> int:

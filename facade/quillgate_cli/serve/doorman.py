@@ -18,8 +18,8 @@ class Doorman:
 
     def __init__(self, sockets: Iterable[socket.socket]) -> None:
         self._workers: deque[socket.socket] = deque()
-        # Without workers, connections wait in the kernel until somebody serves.
-        self._acceptor = Acceptor(sockets, self._pass_on, lambda: bool(self._workers))
+        self._kept: socket.socket | None = None  # was accepted, and no worker has taken it yet
+        self._acceptor = Acceptor(sockets, self._pass_on, self._is_ready)
 
     def open(self) -> None:
         """Begins to listen; raises OSError when another service was faster."""
@@ -28,6 +28,10 @@ class Doorman:
     def close(self) -> None:
         """Passes on what has come already, and then accepts nothing more; a second call does nothing."""
         self._acceptor.close()
+        if self._kept is not None:
+            logger.warning("no worker takes connections; one was closed")
+            self._kept.close()
+            self._kept = None
 
     def add(self, worker: socket.socket) -> None:
         """From now on passes connections to this worker too."""
@@ -39,16 +43,21 @@ class Doorman:
         if worker in self._workers:
             self._workers.remove(worker)
 
+    def _is_ready(self) -> bool:
+        """Passes on first what was kept; while nobody takes it, connections wait in the kernel until somebody does."""
+        kept, self._kept = self._kept, None
+        return bool(self._workers) if kept is None else self._pass_on(kept)
+
     def _pass_on(self, connection: socket.socket) -> bool:
-        """Gives the connection to the worker whose turn it is, or to the next one that takes it."""
-        with connection:
-            for _ in range(len(self._workers)):
-                worker = self._workers[0]
-                self._workers.rotate(-1)
-                try:
-                    socket.send_fds(worker, [b"c"], [connection.fileno()])
-                except OSError:  # it is dead, or has not taken hundreds yet
-                    continue
-                return True
-        logger.warning("no worker takes connections; one was closed")
+        """Gives the connection to the worker whose turn it is, or to the next one that takes it; or else keeps it."""
+        for _ in range(len(self._workers)):
+            worker = self._workers[0]
+            self._workers.rotate(-1)
+            try:
+                socket.send_fds(worker, [b"c"], [connection.fileno()])
+            except OSError:  # it is dead, or has not taken hundreds yet
+                continue
+            connection.close()
+            return True
+        self._kept = connection
         return False
