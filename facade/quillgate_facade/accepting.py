@@ -57,6 +57,12 @@ class Acceptor:
         if listening.fileno() >= 0:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
+    def _go_on(self, listening: socket.socket) -> None:
+        """Looks at once, as what `give` refused is no reason for the kernel to call."""
+        self._watch(listening)
+        if listening.fileno() >= 0:
+            self._accept(listening)
+
     def _accept(self, listening: socket.socket) -> bool:
         """Takes some of what waits; tells whether there may be more."""
         for _ in range(_MOST_AT_ONCE):
@@ -85,7 +91,7 @@ class Acceptor:
         """Looks again in a moment."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
-        loop.call_later(_PAUSE_S, self._watch, listening)
+        loop.call_later(_PAUSE_S, self._go_on, listening)
         return False
 
 

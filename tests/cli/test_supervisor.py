@@ -158,6 +158,29 @@ async def test_a_crowd_that_workers_are_slow_to_take_is_kept() -> None:
         each.close()
 
 
+async def test_the_last_of_a_crowd_is_kept_too() -> None:
+    """A connection that waits for a worker needs no other one to come after it."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    doorman = Doorman((listening,))
+    ours, theirs = socket.socketpair()
+    doorman.add(ours)
+    doorman.open()
+    filling = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            filling += ours.send(b"c" * 1000)
+    with socket.create_connection(listening.getsockname(), 10):
+        await asyncio.sleep(0.2)
+        theirs.settimeout(10)
+        while filling:
+            filling -= len(theirs.recv(min(filling, 65_536)))
+        assert await asyncio.to_thread(_receive, theirs) == 1
+    doorman.close()
+    ours.close()
+    theirs.close()
+
+
 async def test_what_nobody_takes_ends_with_the_doorman(caplog: pytest.LogCaptureFixture) -> None:
     """At a stop, a connection that no worker took is closed, and its client does not wait for ever."""
     listening = socket.socket()
