@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 class Acceptor:
     """Gives connections of the bound sockets to `give`, from `open` to `close`.
 
-    `give` owns a connection that it takes; when it returns False, or while `is_ready` does, connections wait in the
-    kernel for a moment.
+    `give` owns what it is given. When it returns False, or while `is_ready` does, others wait in the kernel for a moment.
     """
 
     def __init__(
@@ -48,19 +47,16 @@ class Acceptor:
         """Takes what has come already, and then nothing more; a second call does nothing."""
         for listening in self._sockets:
             if listening.fileno() >= 0:
-                while self._accept(listening):
-                    pass
+                for _ in range(BACKLOG // _MOST_AT_ONCE):  # what comes meanwhile must not keep this from its end
+                    if not self._accept(listening):
+                        break
                 asyncio.get_running_loop().remove_reader(listening)
                 listening.close()
 
     def _watch(self, listening: socket.socket) -> None:
+        """Takes what is there and goes on when more comes. The kernel does not call for what `give` refused."""
         if listening.fileno() >= 0:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
-
-    def _go_on(self, listening: socket.socket) -> None:
-        """Looks at once, as what `give` refused is no reason for the kernel to call."""
-        self._watch(listening)
-        if listening.fileno() >= 0:
             self._accept(listening)
 
     def _accept(self, listening: socket.socket) -> bool:
@@ -91,7 +87,7 @@ class Acceptor:
         """Looks again in a moment."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
-        loop.call_later(_PAUSE_S, self._go_on, listening)
+        loop.call_later(_PAUSE_S, self._watch, listening)
         return False
 
 

@@ -1,9 +1,12 @@
 """The parent of workers: when it announces them, replaces them, and gives up."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -115,87 +118,70 @@ async def test_second_signal_kills() -> None:
     assert worker.is_killed
 
 
-async def test_connections_go_to_workers_in_turn() -> None:
-    """Each connection reaches one worker, in turn, and a worker that is gone is left out."""
+@contextmanager
+def _doorman(workers: int) -> Iterator[tuple[Doorman, tuple[str, int], list[tuple[socket.socket, socket.socket]]]]:
+    """An open doorman, the address at which it accepts, and its and the workers' ends of the ways to them."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    doorman = Doorman((listening,))
     address = listening.getsockname()
-    pairs = [socket.socketpair() for _ in range(3)]
-    for ours, _ in pairs:
+    ways = [socket.socketpair() for _ in range(workers)]
+    doorman = Doorman((listening,))
+    for ours, _ in ways:
         doorman.add(ours)
-    pairs[2][1].close()
     doorman.open()
-    clients = [await asyncio.open_connection(*address) for _ in range(6)]
-    for _, theirs in pairs[:2]:
-        theirs.setblocking(False)
-        for _ in range(3):
-            received = await asyncio.to_thread(_receive, theirs)
-            assert received == 1
+    yield doorman, address, ways
     doorman.close()
-    for _, writer in clients:
-        writer.close()
-    for ours, theirs in pairs:
-        ours.close()
-        theirs.close()
+    for each in itertools.chain.from_iterable(ways):
+        each.close()
+
+
+async def test_connections_go_to_workers_in_turn() -> None:
+    """Each connection reaches one worker, in turn, and a worker that is gone is left out."""
+    with _doorman(3) as (_, address, ways):
+        ways[2][1].close()
+        clients = [await asyncio.open_connection(*address) for _ in range(6)]
+        for _, theirs in ways[:2]:
+            for _ in range(3):
+                assert await asyncio.to_thread(_receive, theirs) == 1
+        for _, writer in clients:
+            writer.close()
 
 
 async def test_a_crowd_that_workers_are_slow_to_take_is_kept() -> None:
     """When no worker has room for one more connection, it waits for one that has, and so do those behind it."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    doorman = Doorman((listening,))
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    doorman.add(ours)
-    doorman.open()
-    clients = [socket.create_connection(listening.getsockname()) for _ in range(100)]
-    await asyncio.sleep(0.2)
-    received = [await asyncio.to_thread(_receive, theirs) for _ in clients]
-    assert received == [1] * 100
-    doorman.close()
-    for each in (*clients, ours, theirs):
-        each.close()
+    with _doorman(1) as (_, address, [(ours, theirs)]):
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        clients = [socket.create_connection(address) for _ in range(100)]
+        await asyncio.sleep(0.2)
+        assert [await asyncio.to_thread(_receive, theirs) for _ in clients] == [1] * 100
+        for client in clients:
+            client.close()
 
 
 async def test_the_last_of_a_crowd_is_kept_too() -> None:
     """A connection that waits for a worker needs no other one to come after it."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    doorman = Doorman((listening,))
-    ours, theirs = socket.socketpair()
-    doorman.add(ours)
-    doorman.open()
-    filling = 0
-    with pytest.raises(BlockingIOError):
-        while True:
-            filling += ours.send(b"c" * 1000)
-    with socket.create_connection(listening.getsockname(), 10):
-        await asyncio.sleep(0.2)
-        theirs.settimeout(10)
-        while filling:
-            filling -= len(theirs.recv(min(filling, 65_536)))
-        assert await asyncio.to_thread(_receive, theirs) == 1
-    doorman.close()
-    ours.close()
-    theirs.close()
+    with _doorman(1) as (_, address, [(ours, theirs)]):
+        filling = 0
+        with pytest.raises(BlockingIOError):
+            while True:
+                filling += ours.send(b"c" * 1000)
+        with socket.create_connection(address, 10):
+            await asyncio.sleep(0.2)
+            theirs.settimeout(10)
+            while filling:
+                filling -= len(theirs.recv(min(filling, 65_536)))
+            assert await asyncio.to_thread(_receive, theirs) == 1
 
 
 async def test_what_nobody_takes_ends_with_the_doorman(caplog: pytest.LogCaptureFixture) -> None:
     """At a stop, a connection that no worker took is closed, and its client does not wait for ever."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    doorman = Doorman((listening,))
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    doorman.add(ours)
-    doorman.open()
-    with socket.create_connection(listening.getsockname(), 10) as client:
-        await asyncio.sleep(0.1)
-        doorman.close()
-        assert client.recv(1) == b""
+    with _doorman(1) as (doorman, address, [(_, theirs)]):
+        theirs.close()
+        with socket.create_connection(address, 10) as client:
+            await asyncio.sleep(0.1)
+            doorman.close()
+            assert client.recv(1) == b""
     assert caplog.messages == ["no worker takes connections; one was closed"]
-    ours.close()
 
 
 def _receive(theirs: socket.socket) -> int:

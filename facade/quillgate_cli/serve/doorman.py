@@ -19,7 +19,7 @@ class Doorman:
     def __init__(self, sockets: Iterable[socket.socket]) -> None:
         self._workers: deque[socket.socket] = deque()
         self._kept: socket.socket | None = None  # was accepted, and no worker has taken it yet
-        self._acceptor = Acceptor(sockets, self._pass_on, self._is_ready)
+        self._acceptor = Acceptor(sockets, self._pass_on, self._pass_on_kept)
 
     def open(self) -> None:
         """Begins to listen; raises OSError when another service was faster."""
@@ -43,8 +43,8 @@ class Doorman:
         if worker in self._workers:
             self._workers.remove(worker)
 
-    def _is_ready(self) -> bool:
-        """Passes on first what was kept; while nobody takes it, connections wait in the kernel until somebody does."""
+    def _pass_on_kept(self) -> bool:
+        """Passes on what was kept, which comes before others; False while nobody takes it or nobody is there."""
         kept, self._kept = self._kept, None
         return bool(self._workers) if kept is None else self._pass_on(kept)
 
