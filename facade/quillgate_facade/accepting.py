@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Acceptor:
     """Gives connections of the bound sockets to `give`, from `open` to `close`.
 
-    `give` owns what it is given. When it returns False, or while `is_ready` does, others wait in the kernel for a moment.
+    `give` owns what it is given. When it returns False, or while `is_ready` does, others wait in the kernel a moment.
     """
 
     def __init__(
