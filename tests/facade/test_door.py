@@ -216,6 +216,8 @@ def test_the_door_opens_again() -> None:
     hall.turn()
     hall.come(1)
     assert (hall.away, hall.waiting()) == (1, 0)
+    hall.come(CROWD)
+    assert hall.away == 1
 
 
 def test_what_waits_is_bounded_in_bytes() -> None:

@@ -186,10 +186,13 @@ async def test_a_client_reads_refusals(behind: FacadeServer, door: FakeDoor) -> 
         assert [(await ask()).status for _ in range(5)] == [503] * 5
 
 
-async def test_probes_are_always_answered(behind: FacadeServer, door: FakeDoor) -> None:
+@pytest.mark.parametrize("is_shut", [False, True])
+async def test_probes_are_always_answered(behind: FacadeServer, door: FakeDoor, is_shut: bool) -> None:
     """/healthz and /readyz neither wait nor are refused."""
-    door.shut()
-    async with client_of(behind) as http:
+    door.is_full = True
+    if is_shut:
+        door.shut()
+    async with asyncio.timeout(20), client_of(behind) as http:
         for path in ("/healthz", "/readyz"):
             async with http.get(path) as answer:
                 assert answer.status == 200
