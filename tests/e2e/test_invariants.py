@@ -21,6 +21,10 @@ MODEL_LIMIT = 64_000
 """The most tokens that the model answers with unless it is told less."""
 
 
+PROMPT_TOKENS = 16
+"""Most that a provider counts for "Hello!": a token for each byte, and what a template puts around a message."""
+
+
 class Provider:
     """Answers within what it is asked for, sometimes fails, and keeps its own log: the truth."""
 
@@ -44,7 +48,7 @@ class Provider:
         if self._chance.random() < 0.1:
             return json_answer(500, {"error": {"message": "boom"}})
         limit = request.json.get("max_tokens", MODEL_LIMIT)
-        prompt = self._chance.randint(1, len(request.body))
+        prompt = self._chance.randint(1, PROMPT_TOKENS)
         completion = self._chance.choice((1, limit // 2 + 1, limit))
         self.used.append(Usage(prompt, 0, completion))
         tokens: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion}
