@@ -11,17 +11,24 @@ however many wait for it, nobody is kept at the door for it. Nothing here knows 
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 TURN_CPU_S = 0.005
-"""How much a turn of the loop should work at most, in seconds: what a running stream waits, or a refusal."""
+"""How much a turn of the loop should work at most, in seconds: what a running stream waits."""
+
+SHORT_TURN_CPU_S = 0.003
+"""The same while others are turned away, who wait as long for it; more than `LEAST_TURN_S`, or the loop would idle."""
 
 LEAST_SHARE = 8
-"""So many requests a turn may take twice as long while others are turned away: fewer at a time, as on a slow machine,
-cost 6 to 9 % more each, since the ledger writes them together."""
+"""So many requests a turn may take longer then: fewer at a time, as on a slow machine, cost 6 to 9 % more each, since
+the ledger writes them together."""
+
+LONG_TURN_CPU_S = 0.01
+"""How long those may take, in seconds."""
 
 REFUSAL_COST = 0.1
 """What turning one away costs, as a part of what serving one does: 0.04 to 0.1, it depends on the machine."""
@@ -161,8 +168,10 @@ class Door:
         self._all_done = self._all_done * _FADE + self._begun + self._refused * REFUSAL_COST
         self._worked_until_s = worked_until_s
         self._turn_time = now
-        share = TURN_CPU_S * self._all_done / self._worked_s if self._worked_s else _MAX_SHARE
+        rate = self._all_done / self._worked_s if self._worked_s else math.inf
+        share = TURN_CPU_S * rate
         if self._refused:
-            share = max(share, min(LEAST_SHARE, 2 * share), self._refused * SERVED_PER_REFUSAL)
-        self._share = max(1, min(_MAX_SHARE, int(share)))
+            least = min(LEAST_SHARE, LONG_TURN_CPU_S * rate)
+            share = max(SHORT_TURN_CPU_S * rate, least, self._refused * SERVED_PER_REFUSAL)
+        self._share = int(max(1, min(_MAX_SHARE, share)))
         self._begun = self._refused = 0

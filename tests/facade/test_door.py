@@ -12,6 +12,7 @@ from quillgate_facade.door import (
     MAX_WAITING_BYTES,
     REFUSAL_COST,
     SHORT_LINE,
+    SHORT_TURN_CPU_S,
     TURN_CPU_S,
     Door,
 )
@@ -157,20 +158,25 @@ def test_three_times_too_many() -> None:
 
 
 def test_a_line_that_stands_is_as_long_as_it_may_be() -> None:
-    """On a fast machine too: nobody joins it when that is too long a wait, also when those before came in one burst."""
+    """On a fast machine too: nobody joins it when that is too long a wait, also when those before came in one burst.
+
+    Turns are short meanwhile, since who is turned away waits for them.
+    """
     hall = Hall()
     cost_s = COST_S / 5
     came = 0
     lengths: list[int] = []
+    shares: list[int] = []
     while hall.turns.now_s - hall.start_s < 3:
         crowd = int((hall.turns.now_s - hall.start_s) * 3 / cost_s) - came
         hall.come(crowd)
         came += crowd
         lengths.append(hall.waiting())
-        hall.turn(cost_s)
+        shares.append(hall.turn(cost_s))
     standing = lengths[len(lengths) // 3 :]
     assert 0.7 * MAX_WAIT_S / cost_s < min(standing)
     assert max(standing) < 1.2 * MAX_WAIT_S / cost_s
+    assert max(shares[len(shares) // 3 :]) * cost_s < (SHORT_TURN_CPU_S + TURN_CPU_S) / 2
 
 
 def test_clients_that_come_back_at_once() -> None:
