@@ -7,7 +7,7 @@ import logging
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, func, select, text, tuple_
+from sqlalchemy import Engine, Interval, and_, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from quillgate.v1.response_pb2 import Response, ResponseItemList
@@ -21,12 +21,37 @@ PURGE_TIMEOUT_S: Final = 60
 
 _logger = logging.getLogger(__name__)
 
+_IS_KEPT: Final = and_(
+    responses.c.workspace_id == bindparam("of"),
+    responses.c.response_id == bindparam("id"),
+    responses.c.expire_time > func.clock_timestamp(),
+)
+
+# Made once, as SQLAlchemy needs longer to put a statement together than the database to run it.
+_SAVE: Final = (
+    insert(responses)
+    .values(
+        workspace_id=bindparam("workspace_id"),
+        response_id=bindparam("response_id"),
+        response=bindparam("response"),
+        items=bindparam("items"),
+        own_input_from=bindparam("own_input_from"),
+        expire_time=func.clock_timestamp() + bindparam("retention", type_=Interval),
+    )
+    .on_conflict_do_nothing()
+)
+_GET: Final = select(responses.c.response, responses.c["items"], responses.c.own_input_from).where(_IS_KEPT)
+_DELETE: Final = delete(responses).where(_IS_KEPT)
+_KEEPS: Final = select(workspaces.c.store_responses).where(workspaces.c.workspace_id == bindparam("of"))
+
 
 class PostgresResponseStore:
     """A ResponseStore on an engine; raises Overloaded when the database is away."""
 
     def __init__(self, engine: Engine, retention: timedelta) -> None:
         self._engine = engine
+        # One statement needs no transaction around it, which would be two more round trips.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._retention = retention
 
     def save(self, workspace_id: str, stored: StoredResponse) -> None:
@@ -44,18 +69,16 @@ class PostgresResponseStore:
             "response": stored.response.SerializeToString(),
             "items": ResponseItemList(items=stored.items).SerializeToString(),
             "own_input_from": stored.own_input_from,
-            "expire_time": func.clock_timestamp() + self._retention,
+            "retention": self._retention,
         }
-        with database_errors(), self._engine.begin() as connection:
-            connection.execute(insert(responses).values(values).on_conflict_do_nothing())
+        with database_errors(), self._single.connect() as connection:
+            connection.execute(_SAVE, values)
 
     def get(self, workspace_id: str, response_id: str) -> StoredResponse:
         """Return a response that is not past its retention. Raises ResponseNotFound."""
-        statement = select(responses.c.response, responses.c["items"], responses.c.own_input_from).where(
-            _is(workspace_id, require_response_id(response_id))
-        )
-        with database_errors(), self._engine.connect() as connection:
-            row = connection.execute(statement).one_or_none()
+        key = {"of": workspace_id, "id": require_response_id(response_id)}
+        with database_errors(), self._single.connect() as connection:
+            row = connection.execute(_GET, key).one_or_none()
         if row is None:
             raise ResponseNotFound(response_id)
         response, items, own_input_from = row
@@ -67,16 +90,15 @@ class PostgresResponseStore:
 
     def delete(self, workspace_id: str, response_id: str) -> None:
         """Forget a response. Raises ResponseNotFound, also when it is past its retention."""
-        statement = delete(responses).where(_is(workspace_id, require_response_id(response_id)))
-        with database_errors(), self._engine.begin() as connection:
-            if not connection.execute(statement).rowcount:
+        key = {"of": workspace_id, "id": require_response_id(response_id)}
+        with database_errors(), self._single.connect() as connection:
+            if not connection.execute(_DELETE, key).rowcount:
                 raise ResponseNotFound(response_id)
 
     def keeps(self, workspace_id: str) -> bool:
         """Tell whether the workspace lets responses be stored."""
-        statement = select(workspaces.c.store_responses).where(workspaces.c.workspace_id == workspace_id)
-        with database_errors(), self._engine.connect() as connection:
-            return bool(connection.execute(statement).scalar_one_or_none())
+        with database_errors(), self._single.connect() as connection:
+            return bool(connection.execute(_KEEPS, {"of": workspace_id}).scalar_one_or_none())
 
     def purge(self) -> int:
         """Forget up to 1,000 responses that are past their retention; several processes may purge at once."""
@@ -91,11 +113,3 @@ class PostgresResponseStore:
         with database_errors(), self._engine.begin() as connection:
             connection.execute(text(f"SET LOCAL statement_timeout = '{PURGE_TIMEOUT_S}s'"))
             return connection.execute(delete(responses).where(key.in_(expired))).rowcount
-
-
-def _is(workspace_id: str, response_id: str) -> ColumnElement[bool]:
-    return and_(
-        responses.c.workspace_id == workspace_id,
-        responses.c.response_id == response_id,
-        responses.c.expire_time > func.clock_timestamp(),
-    )
