@@ -25,6 +25,7 @@ from quillgate_codec import (
 from quillgate_core.errors import InvalidRequest
 from quillgate_core.providers.addresses import addresses, sent_headers
 from quillgate_core.providers.call_pieces import CallPieces
+from quillgate_core.providers.chunk_messages import ChunkMessages
 from quillgate_core.providers.dialect_answer import clean_value
 from quillgate_core.providers.dialect_request import translate
 from quillgate_core.providers.dialects import DIALECTS, UNKNOWN, Dialect
@@ -120,10 +121,11 @@ class OpenAICompatible:
 
     async def stream_chat(self, prepared: PreparedChat) -> AsyncGenerator[list[ChatCompletionChunk], None]:
         """Sends the request and yields the chunks of each read together; raises as ChatProvider says."""
-        read = self._chunk_reader()
-        async with aclosing(self._stream_chat(prepared, read)) as batches:
-            async for values in batches:
-                yield [provider_chat_chunk.from_value(value) for value in values]
+        messages = ChunkMessages(self._chunk_reader())
+        pieces = self._stream_chat(prepared, messages.read, provider_chat_chunk.from_value)
+        async with aclosing(pieces):
+            async for chunks in pieces:
+                yield chunks
 
     def stream_chat_values(self, prepared: PreparedChat) -> AsyncGenerator[list[dict[str, Any] | bytes], None]:
         """Sends the request and yields the chunks of each read together; raises as JsonChatProvider says."""
@@ -137,7 +139,7 @@ class OpenAICompatible:
             frame.learn(data, value)
             return value
 
-        return self._stream_chat(prepared, read)
+        return self._stream_chat(prepared, read, lambda value: value)
 
     def _chunk_reader(self) -> Callable[[bytes], dict[str, Any]]:
         """Returns what decodes and cleans the chunks of one stream."""
@@ -151,13 +153,14 @@ class OpenAICompatible:
         return read
 
     def _stream_chat(
-        self, prepared: PreparedChat, read: Callable[[bytes], PieceT | dict[str, Any]]
-    ) -> AsyncGenerator[list[PieceT | dict[str, Any]], None]:
+        self, prepared: PreparedChat, read: Callable[[bytes], PieceT], made: Callable[[dict[str, Any]], PieceT]
+    ) -> AsyncGenerator[list[PieceT], None]:
+        """Yields chunks; `made` makes one of a JSON value, for the server that cannot stream."""
         return self._stream(
             "/chat/completions",
             prepared.body,
             read=read,
-            whole=lambda value: _as_chunk(clean_value(value, self._errors)),
+            whole=lambda value: made(_as_chunk(clean_value(value, self._errors))),
         )
 
     def prepare_text(

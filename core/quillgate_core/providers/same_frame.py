@@ -40,20 +40,24 @@ class SameFrame:
         self._misses = 0
         return words
 
-    def learn(self, data: bytes, chunk: dict[str, Any]) -> None:
-        """Remembers what surrounds the words of a chunk, given as text and cleaned, that says words and no more."""
+    def learn(self, data: bytes, chunk: dict[str, Any]) -> bool:
+        """Remembers what surrounds the words of a chunk, given as text and cleaned, if it says words and no more.
+
+        Returns whether it did.
+        """
         self._frame_bytes = 0
         if self._misses >= MAX_MISSES or len(data) > MAX_FRAME_BYTES:
-            return
+            return False
         said = _words_only(chunk)
         if not said or data.count(b'"content"') != 1:
-            return
+            return False
         found = _CONTENT.search(data)
         if found is None or load_json(b'"%b"' % found[1]) != said:
-            return
+            return False
         self._misses += 1
         begin, end = found.span(1)
         self._before, self._after, self._frame_bytes = data[:begin], data[end:], len(data) - len(found[1])
+        return True
 
 
 def _words_only(chunk: dict[str, Any]) -> str:
