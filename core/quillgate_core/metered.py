@@ -341,7 +341,7 @@ def _after(limit: LimitState, reservation: Reservation, receipt: Receipt) -> Lim
         spare = (reservation.held_tokens or 0) - receipt.usage.prompt_tokens - receipt.usage.completion_tokens
     else:
         return limit
-    return limit._replace(remaining=max(0, limit.remaining + spare))
+    return LimitState(limit.limit, limit.value, max(0, limit.remaining + spare), limit.reset_time)
 
 
 def _limited_key_id(reservation: Reservation) -> str | None:

@@ -6,7 +6,9 @@ left of it bounds both the requests and the tokens until it resets.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from quillgate.v1.metering_service_pb2 import (
     LIMIT_DAILY_MESSAGE_ALLOWANCE,
@@ -33,6 +35,10 @@ MESSAGE_LIMITS = frozenset(
 )
 """The limits whose unit is messages."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAY_S = 86_400
+
 
 def utc_now() -> datetime:
     """Returns the time."""
@@ -51,15 +57,18 @@ def allowance_headers(account: Receipt | Reservation, now: Callable[[], datetime
     if not states:
         return {REMAINING_HEADER: str(account.remaining_messages)} if account.HasField("remaining_messages") else {}
     headers: dict[str, str] = {}
+    rates = {"requests": states.get(LIMIT_KEY_REQUESTS_PER_MINUTE), "tokens": states.get(LIMIT_KEY_TOKENS_PER_MINUTE)}
     tightest = tightest_of(states.values())
     if tightest is not None:
-        headers |= {REMAINING_HEADER: str(tightest.remaining)}
-        headers |= rate_headers("requests", tightest, now()) | rate_headers("tokens", in_tokens(tightest), now())
+        headers[REMAINING_HEADER] = str(tightest.remaining)
+        rates["requests"] = rates["requests"] or tightest
+        rates["tokens"] = rates["tokens"] or in_tokens(tightest)
     elif account.HasField("remaining_messages"):
-        headers |= {REMAINING_HEADER: str(account.remaining_messages)}
-    for limit, unit in ((LIMIT_KEY_REQUESTS_PER_MINUTE, "requests"), (LIMIT_KEY_TOKENS_PER_MINUTE, "tokens")):
-        if limit in states:
-            headers |= rate_headers(unit, states[limit], now())
+        headers[REMAINING_HEADER] = str(account.remaining_messages)
+    time = now()
+    for unit, state in rates.items():
+        if state is not None:
+            headers.update(rate_headers(unit, state, time))
     return headers
 
 
@@ -76,7 +85,7 @@ def rate_headers(unit: str, state: LimitState, now: datetime) -> dict[str, str]:
         f"x-ratelimit-remaining-{unit}": str(state.remaining),
     }
     if state.HasField("reset_time"):
-        headers[f"x-ratelimit-reset-{unit}"] = _until(state.reset_time.ToDatetime(UTC), now)
+        headers[f"x-ratelimit-reset-{unit}"] = _until(state.reset_time, now)
     return headers
 
 
@@ -89,8 +98,7 @@ def _day_of(account: Receipt | Reservation) -> LimitState | None:
         value=account.daily_message_allowance,
         remaining=account.remaining_messages,
     )
-    midnight = datetime.combine(date.fromisoformat(account.day), time(), UTC)
-    state.reset_time.FromDatetime(midnight + timedelta(days=1))
+    state.reset_time.seconds = (date.fromisoformat(account.day) - _EPOCH.date()).days * _DAY_S + _DAY_S
     return state
 
 
@@ -102,9 +110,10 @@ def in_tokens(state: LimitState) -> LimitState:
     return tokens
 
 
-def _until(end: datetime, now: datetime) -> str:
+def _until(end: Timestamp, now: datetime) -> str:
     """Returns the time until then as OpenAI writes it, such as `6h3m0s`; at least `1s`, so that waiting helps."""
-    seconds = max(1, -int(-(end - now).total_seconds() // 1))
+    late_us = (now - _EPOCH) // _MICROSECOND - end.seconds * 1_000_000 - end.nanos // 1_000
+    seconds = max(1, -(late_us // 1_000_000))  # one that has begun counts
     hours, rest = divmod(seconds, 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

@@ -1,6 +1,6 @@
 """The headers that tell what is left of the day."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -112,3 +112,16 @@ def test_what_is_left_after_the_charge_is_newer() -> None:
 def test_without_a_limit() -> None:
     """A workspace without a limit hears of none."""
     assert allowance_headers(Receipt(day="2030-01-01")) == {}
+
+
+@pytest.mark.parametrize(
+    ("end", "now", "reset"),
+    [(10_200_000, 9_900_000, "1s"), (10_200_000, 9_199_999, "2s"), (11_000_000, 9_000_000, "2s")],
+)
+def test_a_second_that_has_begun_counts(end: int, now: int, reset: str) -> None:
+    """To the microsecond, whatever the parts of a second are."""
+    minute = datetime(2030, 1, 1, tzinfo=UTC)
+    state = _state("KEY_REQUESTS_PER_MINUTE", 60, 59, minute + timedelta(microseconds=end))
+    reservation = Reservation(day="2030-01-01", limits=[state])
+    headers = allowance_headers(reservation, lambda: minute + timedelta(microseconds=now))
+    assert headers["x-ratelimit-reset-requests"] == reset

@@ -1,8 +1,7 @@
 """What a transaction knows of a key: whether it works, its limits, and how far they are used. Pure.
 
 A key's rows change only under the lock of its workspace's day, so what was read holds until the commit. Requests and
-tokens a minute are counted in a window: at most the limit in any 60 seconds, whoever serves them. Those of one second
-share an entry, which counts until 60 s after the last of them.
+tokens a minute are counted in a `MinuteWindow`: at most the limit in any 60 seconds, whoever serves them.
 """
 
 from collections.abc import Iterator
@@ -14,10 +13,7 @@ import msgspec
 
 from quillgate_core.errors import RateLimited
 from quillgate_core.limits import LimitName, LimitState
-
-WINDOW_MS: Final = 60_000
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from quillgate_core.storage.minute_window import Counted, MinuteWindow
 
 AT_ONCE_S: Final = 1
 """When to come back if too many requests run, which nobody can foresee."""
@@ -50,7 +46,8 @@ class KeyDayRow(msgspec.Struct):
 class KeyState:
     """A key as the transaction read it, kept up while the batch is decided; a limit of None is none.
 
-    `live`: neither revoked nor expired by the database clock. What is used is None where no limit needs it.
+    `live`: neither revoked nor expired by the database clock. What is used is None where no limit needs it. `window` is
+    as it was read; all of a transaction happens at one time, which is `now` of whoever asks first.
     """
 
     workspace_id: str
@@ -65,11 +62,19 @@ class KeyState:
     used_in_month: int = 0
     open_requests: int = 0
     window: list[int] | None = field(default=None)
+    _minute: MinuteWindow | None = field(default=None)
 
     @property
     def has_window(self) -> bool:
         """Whether something is limited by the minute."""
         return self.requests_per_minute is not None or self.tokens_per_minute is not None
+
+    def minute(self, now: datetime) -> MinuteWindow:
+        """Return what counts of the last minute."""
+        minute = self._minute
+        if minute is None:
+            minute = self._minute = MinuteWindow(self.window or (), now)
+        return minute
 
     def refusal(self, now: datetime, *, min_tokens: int) -> RateLimited | None:
         """Say why one more request of at least so many tokens may not run now; None: it may."""
@@ -77,13 +82,16 @@ class KeyState:
         if limit is not None and self.open_requests >= limit:
             free_time = now + timedelta(seconds=AT_ONCE_S)
             return _refused("key_concurrent_requests", limit, self.open_requests, 1, now, free_time)
+        if not self.has_window:
+            return None
+        minute = self.minute(now)
         limit = self.requests_per_minute
-        if limit is not None and (used := self._used(now, 1)) + 1 > limit:
-            free_time = self._free_time(now, 1, used + 1 - limit)
+        if limit is not None and (used := minute.used("requests")) + 1 > limit:
+            free_time = minute.free_time("requests", used + 1 - limit)
             return _refused("key_requests_per_minute", limit, used, 1, now, free_time)
         limit, tokens = self.tokens_per_minute, max(1, min_tokens)
-        if limit is not None and (used := self._used(now, 2)) + tokens > limit:
-            free_time = self._free_time(now, 2, used + tokens - limit)
+        if limit is not None and (used := minute.used("tokens")) + tokens > limit:
+            free_time = minute.free_time("tokens", used + tokens - limit)
             return _refused("key_tokens_per_minute", limit, used, tokens, now, free_time)
         return None
 
@@ -91,29 +99,18 @@ class KeyState:
         """Return the tokens that are left of this minute; None without a limit."""
         if self.tokens_per_minute is None:
             return None
-        return max(0, self.tokens_per_minute - self._used(now, 2))
+        return max(0, self.tokens_per_minute - self.minute(now).used("tokens"))
 
     def enter(self, now: datetime, *, held_tokens: int) -> None:
         """Count a request that begins now."""
         self.open_requests += 1
-        if not self.has_window:
-            return
-        now_ms = _milliseconds(now)
-        window = [number for entry in self._alive(now) for number in entry]
-        if window and window[-3] // 1000 == now_ms // 1000:
-            window[-3] = now_ms
-            window[-2] += 1
-            window[-1] += held_tokens
-        else:
-            window += [now_ms, 1, held_tokens]
-        self.window = window
+        if self.has_window:
+            self.minute(now).enter(tokens=held_tokens)
 
-    def correct(self, reserve_s: int, *, tokens: int) -> None:
+    def correct(self, now: datetime, reserve_s: int, *, tokens: int) -> None:
         """Add tokens, mostly fewer than none, to the second of a request's reservation, if that still counts."""
-        window = self.window or []
-        for index in range(0, len(window), 3):
-            if window[index] // 1000 == reserve_s:
-                window[index + 2] = max(0, window[index + 2] + tokens)
+        if self.has_window:
+            self.minute(now).correct(reserve_s, tokens=tokens)
 
     def hold(self, messages: int, *, day: date, today: date) -> None:
         """Count messages of a day, or fewer than none, towards today's and this month's."""
@@ -125,42 +122,17 @@ class KeyState:
 
     def rates(self, now: datetime) -> Iterator[LimitState]:
         """Yield how far each limit is used that is not in messages."""
-        if not self.has_window and self.concurrent_requests is None:
-            return
         if self.requests_per_minute is not None:
-            yield self._rate("key_requests_per_minute", self.requests_per_minute, 1, now)
+            yield self._rate("key_requests_per_minute", self.requests_per_minute, "requests", now)
         if self.tokens_per_minute is not None:
-            yield self._rate("key_tokens_per_minute", self.tokens_per_minute, 2, now)
+            yield self._rate("key_tokens_per_minute", self.tokens_per_minute, "tokens", now)
         if self.concurrent_requests is not None:
             remaining = max(0, self.concurrent_requests - self.open_requests)
             yield LimitState("key_concurrent_requests", self.concurrent_requests, remaining, None)
 
-    def _rate(self, name: LimitName, value: int, index: int, now: datetime) -> LimitState:
-        used = self._used(now, index)
-        return LimitState(name, value, max(0, value - used), self._free_time(now, index, used))
-
-    def _alive(self, now: datetime) -> Iterator[tuple[int, int, int]]:
-        window, end_ms = self.window or [], _milliseconds(now) - WINDOW_MS
-        for index in range(0, len(window), 3):
-            if window[index] > end_ms:
-                yield window[index], window[index + 1], window[index + 2]
-
-    def _used(self, now: datetime, index: int) -> int:
-        return sum(entry[index] for entry in self._alive(now))
-
-    def _free_time(self, now: datetime, index: int, amount: int) -> datetime:
-        """Return when so much of what is used does not count any more; a minute from now if it never is so much."""
-        if amount <= 0:
-            return now
-        for entry in self._alive(now):
-            amount -= entry[index]
-            if amount <= 0:
-                return _EPOCH + timedelta(milliseconds=entry[0] + WINDOW_MS)
-        return now + timedelta(milliseconds=WINDOW_MS)
-
-
-def _milliseconds(now: datetime) -> int:
-    return (now - _EPOCH) // timedelta(milliseconds=1)
+    def _rate(self, name: LimitName, value: int, counted: Counted, now: datetime) -> LimitState:
+        minute = self.minute(now)
+        return LimitState(name, value, max(0, value - minute.used(counted)), minute.empty_time(counted))
 
 
 def next_day(day: date) -> datetime:

@@ -303,7 +303,7 @@ class LedgerBatch:
         if key is not None:
             key.hold(0 if row.byok else row.counted_messages, day=row.day, today=self.day)
             if row.day == self.day:
-                key.correct(row.reserve_s, tokens=row.prompt_tokens + row.completion_tokens)
+                key.correct(self.now, row.reserve_s, tokens=row.prompt_tokens + row.completion_tokens)
 
     def _note_open(self, row: LedgerRow, *, opened: int) -> None:
         """Count a row of a key as open (1), or not any more (-1), with what it holds."""
@@ -322,7 +322,7 @@ class LedgerBatch:
             found = self._key_days[row.key_id, row.day] = KeyDayRow(row.key_id, row.day, row.workspace_id)
         key = self._key_states.get(row.key_id)
         if key is not None and key.has_window and row.day == self.day:
-            found.request_window = key.window
+            found.request_window = key.minute(self.now).numbers
         return found
 
     def _end(self, row: LedgerRow, *, state: ReservationState, outcome: str) -> DailyRow:
@@ -349,7 +349,7 @@ class LedgerBatch:
         key.open_requests -= 1
         key.hold(0 if row.byok else -row.held_messages, day=row.day, today=self.day)
         if row.day == self.day:
-            key.correct(row.reserve_s, tokens=-row.held_tokens)
+            key.correct(self.now, row.reserve_s, tokens=-row.held_tokens)
 
     def _locked(self, workspace_id: str, day: date) -> DailyRow:
         daily_row = self._daily_rows.get((workspace_id, day))
