@@ -1,7 +1,7 @@
 """Work in whole answers: at several connections, at steady rates, with a long prompt, with core and facade apart."""
 
 from row import Row
-from service import Service
+from service import Service, with_key
 from session import Session, cpu_ms, postgres_cpu_ms
 
 CONNECTIONS = (1, 16, 64, 256)
@@ -9,9 +9,22 @@ RATES = {20: 8.0, 100: 5.0}
 """Requests a second, and for how many seconds, so that a 99th percentile says something."""
 
 
-def unary(session: Session, target: Service, connections: int) -> list[Row]:
+MUCH = "1000000000"
+EVERY_LIMIT = (
+    *("--daily-messages", MUCH, "--monthly-messages", MUCH),
+    *("--requests-per-minute", MUCH, "--tokens-per-minute", MUCH, "--concurrent-requests", MUCH),
+)
+
+
+def limited(session: Session, target: Service) -> list[Row]:
+    """Measures closed loops with a key that has every limit there is, none of which is reached."""
+    holder = with_key(target, *EVERY_LIMIT)
+    return [row for count in (16, 64) for row in unary(session, holder, count, whose=", every limit")]
+
+
+def unary(session: Session, target: Service, connections: int, *, whose: str = "") -> list[Row]:
     """Measures a closed loop."""
-    work = f"unary, {connections} connection{'s' * (connections > 1)}"
+    work = f"unary, {connections} connection{'s' * (connections > 1)}{whose}"
     found = session.load(work, target, "--c", str(connections))
     is_aim = connections in (16, 64)
     return [

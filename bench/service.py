@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class Service:
     model: str = MODEL
     headers: tuple[str, ...] = ()
     """What requests need besides the key, as `Name: value`."""
+    admin_key: str = ""
+    """A key of ours that may make others."""
+    core: str = ""
+    """Where our gRPC listens, for the CLI."""
 
     def tree(self) -> list[psutil.Process]:
         """The processes that serve: its own and their children, PostgreSQL's left out."""
@@ -156,11 +160,21 @@ def service(
         printed = read_until(main, r"Your key +(\S+)")
         key = printed[1]
         if not apart:
-            yield measured(printed.string, key, main)
+            admin = re.search(r"Admin key +(\S+)", printed.string)
+            core = f"unix://{directory}/core.sock"
+            yield replace(measured(printed.string, key, main), admin_key=admin[1] if admin else "", core=core)
             return
         facade = [*quillgate, "facade", "--core", f"unix:{directory}/core.sock"]
         with running(facade, **kwargs) as second:
             yield measured(read_until(second, r"core +unix").string, key, main, second)
+
+
+def with_key(target: Service, *limits: str) -> Service:
+    """Makes a key with limits, given as options of the CLI, and returns the service as its holder sees it."""
+    command = [str(QUILLGATE), "keys", "create", "--name", "bench", "--secret-only", *limits, "--address", target.core]
+    environ = os.environ | {"QUILLGATE_KEY": target.admin_key}
+    made = subprocess.run(command, env=environ, text=True, stdout=subprocess.PIPE, check=True)
+    return replace(target, key=made.stdout.strip())
 
 
 def start_options(directory: Path, catalogue_text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from codec import cases, measure_us
 from machine import describe, head
 from memory_work import memory
 from overload_work import overload
-from request_works import CONNECTIONS, added_latency, apart, long_prompt, unary
+from request_works import CONNECTIONS, added_latency, apart, limited, long_prompt, unary
 from row import Row, medians, table
 from service import BENCH, Service, build, mock_provider
 from session import Session
@@ -29,6 +29,7 @@ OnTarget = Callable[[Session, Service], Sequence[Row]]
 
 WORKS: dict[str, OnTarget] = {
     "unary": lambda session, target: [row for count in CONNECTIONS for row in unary(session, target, count)],
+    "limits": limited,
     "latency": added_latency,
     "streams": lambda session, target: [*trickling(session, target), *full_speed(session, target)],
     "prompt": long_prompt,
