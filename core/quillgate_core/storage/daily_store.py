@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Engine, cast, select, text
 
 from quillgate_core.errors import WorkspaceNotFound
 from quillgate_core.reservation import DailyCount, Today
-from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.engine import database_errors, single_statements
 from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 from quillgate_core.storage.tables import daily_message_count
 
@@ -28,10 +28,10 @@ CROSS JOIN LATERAL (
 
 
 class SqlDailyStore:
-    """The daily rows as they are committed now; every method opens its own short transaction."""
+    """The daily rows as they are committed now."""
 
     def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
-        self._engine = engine
+        self._engine = single_statements(engine)
         self._today = text(_TODAY.replace(DEFAULT_CLOCK, clock))
 
     def daily(self, workspace_id: str, start_day: date | None, end_day: date | None) -> list[DailyCount]:

@@ -5,12 +5,26 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from quillgate_core.errors import WorkspaceNotFound
 from quillgate_core.key import Credential, Key, KeyEdit, KeyLimits, NewKey, NewSecret
 from quillgate_core.page import PageStart
-from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.engine import database_errors, single_statements
 from quillgate_core.storage.tables import key_secrets, keys, workspaces
 
 # Any constant that nobody else uses: "QG" and "bootst" in ASCII.
@@ -26,6 +40,14 @@ _newest_last4 = (
     .limit(1)
     .scalar_subquery()
     .label("last4")
+)
+
+# Made once, as whoever lists models or reads usage waits for this.
+_end = func.least(keys.c.expire_time, key_secrets.c.expire_time).label("credential_expire_time")
+_FIND = (
+    select(keys, _newest_last4, _end, _NOW.label("now"))
+    .join(key_secrets, key_secrets.c.key_id == keys.c.key_id)
+    .where(key_secrets.c.digest == bindparam("digest"), keys.c.revoke_time.is_(None), or_(_end.is_(None), _end > _NOW))
 )
 
 _WRITE_LAST_USED = text(
@@ -45,6 +67,7 @@ class PostgresKeyStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._single = single_statements(engine)
 
     def now(self) -> datetime:
         """Return the database's time."""
@@ -53,14 +76,8 @@ class PostgresKeyStore:
 
     def find(self, digest: bytes) -> Credential | None:
         """Return the credential, None unless secret and key are known, not revoked and not expired."""
-        end = func.least(keys.c.expire_time, key_secrets.c.expire_time).label("credential_expire_time")
-        statement = (
-            select(keys, _newest_last4, end, _NOW.label("now"))
-            .join(key_secrets, key_secrets.c.key_id == keys.c.key_id)
-            .where(key_secrets.c.digest == digest, keys.c.revoke_time.is_(None), or_(end.is_(None), end > _NOW))
-        )
-        with database_errors(), self._engine.connect() as connection:
-            row = connection.execute(statement).one_or_none()
+        with database_errors(), self._single.connect() as connection:
+            row = connection.execute(_FIND, {"digest": digest}).one_or_none()
         if row is None:
             return None
         return Credential(_key(row), row.credential_expire_time, row.now)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Row, text
 
 from quillgate_core.key import Key
 from quillgate_core.key_usage import KeyCount, KeyFigures
-from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.engine import database_errors, single_statements
 from quillgate_core.storage.key_account import KeyState
 from quillgate_core.storage.ledger_statements import DEFAULT_CLOCK
 
@@ -31,7 +31,7 @@ class SqlKeyUsageStore:
     """A KeyUsageStore on an engine; raises Overloaded when the database is away."""
 
     def __init__(self, engine: Engine, clock: LiteralString = DEFAULT_CLOCK) -> None:
-        self._engine = engine
+        self._engine = single_statements(engine)
         self._days = text(_DAYS.replace(DEFAULT_CLOCK, clock))
 
     def read(self, key: Key) -> KeyFigures:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from quillgate.v1.response_pb2 import Response, ResponseItemList
 from quillgate_core.errors import ResponseNotFound
-from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.engine import database_errors, single_statements
 from quillgate_core.storage.tables import responses, workspaces
 from quillgate_core.stored_response import MAX_STORED_BYTES, StoredResponse, require_response_id
 
@@ -50,8 +50,7 @@ class PostgresResponseStore:
 
     def __init__(self, engine: Engine, retention: timedelta) -> None:
         self._engine = engine
-        # One statement needs no transaction around it, which would be two more round trips.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = single_statements(engine)
         self._retention = retention
 
     def save(self, workspace_id: str, stored: StoredResponse) -> None:

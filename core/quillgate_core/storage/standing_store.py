@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from quillgate_core.principal import Principal
 from quillgate_core.running import Standing
-from quillgate_core.storage.engine import database_errors
+from quillgate_core.storage.engine import database_errors, single_statements
 
 _HAS_ENDED: Final = "k.revoke_time IS NOT NULL OR coalesce(k.expire_time <= clock_timestamp(), false)"
 
@@ -42,7 +42,7 @@ class SqlStandingStore:
     """A StandingStore on an engine; raises Overloaded when the database is away."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = single_statements(engine)
 
     def read(self, key_ids: Collection[str]) -> dict[str, Standing]:
         """Return the standing of each key that there is, in one query."""
