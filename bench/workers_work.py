@@ -16,6 +16,7 @@ from service import LOAD_CORE, QUILLGATE, SERVICE_CORE, Service, free_port
 from session import Session
 
 CONNECTIONS = 128
+"""Of one worker, and of two: as many in all, and as many for each."""
 OWN_CORES = 4
 """With so many the load need not share."""
 
@@ -30,14 +31,19 @@ def workers(session: Session) -> list[Row]:
     """Measures both and compares."""
     is_shared = (os.cpu_count() or 1) < OWN_CORES
     cores = f"{SERVICE_CORE},{LOAD_CORE}" if is_shared else "2,3"
-    one = _rate(session, 1, SERVICE_CORE)
-    two = _rate(session, 2, cores)
-    work = "two workers on two cores"
+    one = _rate(session, 1, SERVICE_CORE, CONNECTIONS)
+    rows = [Row("one worker on one core", "requests/s", one["rps"])]
+    for connections in (CONNECTIONS, 2 * CONNECTIONS):
+        two = _rate(session, 2, cores, connections)
+        rows += _compared(one, two, f"two workers on two cores, {connections} connections", is_shared=is_shared)
+    return rows
+
+
+def _compared(one: dict[str, float], two: dict[str, float], work: str, *, is_shared: bool) -> list[Row]:
     note = "load and PostgreSQL share the two cores: requests per CPU second, less idle time" if is_shared else ""
     factor = two["per_cpu_s"] / one["per_cpu_s"] * 2 * two["busy"] if is_shared else two["rps"] / one["rps"]
     return [
         Row(work, "times as many as one", factor, 1.8, at_least=True, note=note),
-        Row(work, "requests/s of one", one["rps"]),
         Row(work, "requests/s of two", two["rps"]),
         Row(work, "CPU ms per request, one", 1_000 / one["per_cpu_s"]),
         Row(work, "CPU ms per request, two", 1_000 / two["per_cpu_s"]),
@@ -46,13 +52,13 @@ def workers(session: Session) -> list[Row]:
     ]
 
 
-def _rate(session: Session, count: int, cores: str) -> dict[str, float]:
+def _rate(session: Session, count: int, cores: str, connections: int) -> dict[str, float]:
     """Returns the rate of so many workers, their requests per CPU second, and how busy the machine's cores were."""
     ports = {"QUILLGATE_FACADE_PORT": str(free_port()), "QUILLGATE_GRPC_ADDRESS": f"127.0.0.1:{free_port()}"}
     with session.quillgate(options=("--workers", str(count)), core=cores, **ports) as target:
         _spread(target)
         before, idle = _cpu_of_each(target), _idle_s()
-        found = session.load(f"{count} workers", target, "--c", str(CONNECTIONS))
+        found = session.load(f"{count} workers", target, "--c", str(connections))
         used = {pid: cpu_s - before.get(pid, 0.0) for pid, cpu_s in _cpu_of_each(target).items()}
         machine_s = found["wall"] * (os.cpu_count() or 1)
         figures = {
@@ -61,7 +67,9 @@ def _rate(session: Session, count: int, cores: str) -> dict[str, float]:
             "busier": max(used.values()) / max(sum(used.values()), 1e-9),
             "busy": 1 - min((_idle_s() - idle) / machine_s, 1.0),
         }
-        session.keep(f"{count} workers, CPU", {**figures, "cpu_s_of_each": sorted(used.values())})
+        session.keep(
+            f"{count} workers, {connections} connections, CPU", {**figures, "cpu_s_of_each": sorted(used.values())}
+        )
         return figures
 
 

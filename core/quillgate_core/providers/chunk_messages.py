@@ -1,7 +1,7 @@
 """Makes messages of the chunks of one stream. Pure.
 
-One that differs from the chunk before in nothing but its words is a copy of that one's message with other words: to
-decode, clean and fill it anew takes ten times as long.
+One that differs from the chunk before in nothing but its words is a copy of that one's message with other words, which
+takes 1.3 µs where decoding, cleaning and filling it anew takes 3.
 """
 
 from collections.abc import Callable

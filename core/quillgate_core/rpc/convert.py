@@ -48,7 +48,7 @@ def to_timestamp(time: datetime | None) -> Timestamp | None:
     """Returns a time as the contract's, absent for None."""
     if time is None:
         return None
-    since = time - _EPOCH  # a fifth of FromDatetime's time; each limit of each answer has one
+    since = time - _EPOCH  # a quarter of FromDatetime's time; each limit of each answer has one
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
