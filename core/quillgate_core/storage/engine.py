@@ -48,7 +48,8 @@ def make_engine(database_url: str, *, pool_size: int = POOL_SIZE, pool_wait_s: f
 def single_statements(engine: Engine) -> Engine:
     """Return the same engine for statements that stand alone, with no transaction around them.
 
-    That spares two round trips, and 0.14 of 0.17 ms of the server's time for a read by key.
+    That spares two round trips. And psycopg forgets at a rollback, which is how reading ends otherwise, what it has
+    prepared: a read by key took the server 0.17 ms, and 0.04 like this.
     """
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 

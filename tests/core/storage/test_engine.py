@@ -1,11 +1,13 @@
 """The engine: which URLs it takes, what every connection is limited to, and how failures of the database surface."""
 
+import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from quillgate_core.errors import Overloaded
-from quillgate_core.storage.engine import database_errors, make_engine, refuse_unsafe_durability
+from quillgate_core.storage.engine import database_errors, make_engine, refuse_unsafe_durability, single_statements
 from quillgate_core.storage.startup import StartupError
 
 
@@ -47,6 +49,33 @@ def test_options_in_the_url_are_kept(database_url: str) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SHOW search_path")).scalar_one() == "elsewhere"
         assert connection.execute(text("SHOW statement_timeout")).scalar_one() == "2s"
+    engine.dispose()
+
+
+def test_a_statement_that_stands_alone_stays_prepared(database_url: str) -> None:
+    """It opens no transaction, whose end without a commit would make the server forget what was prepared."""
+    engine = make_engine(database_url, pool_size=1)
+    for _ in range(10):
+        with single_statements(engine).connect() as connection:
+            assert connection.execute(text("SELECT 20 + 22")).scalar_one() == 42
+            driver_connection = connection.connection.driver_connection
+            assert isinstance(driver_connection, psycopg.Connection)
+            assert driver_connection.info.transaction_status == TransactionStatus.IDLE
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%20 + 22%'")
+    with single_statements(engine).connect() as connection:
+        assert connection.execute(prepared).scalar_one() == 1
+    engine.dispose()
+
+
+def test_what_follows_on_the_same_connection_is_a_transaction_again(database_url: str) -> None:
+    """The pool hands it to whoever needs more than one statement, and takes back what is not committed."""
+    engine = make_engine(database_url, pool_size=1)
+    with single_statements(engine).connect() as connection:
+        connection.execute(text("SELECT 1"))
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE of_nobody (n int)"))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT to_regclass('of_nobody')")).scalar_one() is None
     engine.dispose()
 
 
