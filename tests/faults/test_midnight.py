@@ -18,6 +18,7 @@ from quillgate_core.storage.writer import GroupedWriter
 DAYS = 6
 WORKERS = 24
 ALLOWANCE = 40
+WAIT_S = 20
 
 
 async def test_i08_midnights_under_load(engine: Engine, database_url: str) -> None:
@@ -33,11 +34,12 @@ async def test_i08_midnights_under_load(engine: Engine, database_url: str) -> No
         writer.start()
     is_over = threading.Event()
     runs = [asyncio.create_task(_work(writers[number % 2], number, is_over)) for number in range(WORKERS)]
-    for _ in range(DAYS - 1):
-        await asyncio.sleep(0.4)
+    for days in range(1, DAYS):
+        await _until_used_up(books, days)
         await asyncio.to_thread(books.run, "UPDATE test_clock SET now = now + interval '12 hours'")
         await asyncio.sleep(0.2)
         await asyncio.to_thread(books.run, "UPDATE test_clock SET now = now + interval '12 hours'")
+    await _until_used_up(books, DAYS)
     is_over.set()
     admitted = {request_id: day for run in runs for request_id, day in (await run).items()}
     for writer in writers:
@@ -49,6 +51,14 @@ async def test_i08_midnights_under_load(engine: Engine, database_url: str) -> No
     assert len({row.day for row in counts}) >= DAYS
     assert {(row.message_count, row.held_messages) for row in counts} == {(ALLOWANCE, 0)}
     books.check()
+
+
+async def _until_used_up(books: Books, days: int) -> None:
+    """Wait until so many days have begun and nothing is left of the last one, while requests of it still run."""
+    used = "SELECT message_count + held_messages AS used FROM daily_message_count ORDER BY day"
+    async with asyncio.timeout(WAIT_S):
+        while [row.used for row in await asyncio.to_thread(books.read, used)] != [ALLOWANCE] * days:
+            await asyncio.sleep(0.05)
 
 
 async def _work(writer: GroupedWriter, number: int, is_over: threading.Event) -> dict[str, date]:
